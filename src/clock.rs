@@ -1,0 +1,42 @@
+//! The one door to time: what the clock says, and waiting until it says something else.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+/// A boxed future that stays on its thread.
+pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Where the driver takes its time from. Defaults to the system's monotonic clock.
+///
+/// Replace it (with [`Options::clock`]) in tests and simulations; `testkit` has one that a test moves.
+///
+/// [`Options::clock`]: crate::Options::clock
+pub trait Clock: fmt::Debug {
+    /// The time now; never earlier than what an earlier call returned.
+    fn now(&self) -> Instant;
+
+    /// Ends when [`Clock::now`] has reached `deadline`.
+    fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()>;
+}
+
+/// The system's monotonic clock, with the timers of async-io.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the door through which time comes in"
+    )]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()> {
+        Box::pin(async move {
+            async_io::Timer::at(deadline).await;
+        })
+    }
+}

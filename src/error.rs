@@ -1,0 +1,357 @@
+//! What can go wrong, said so that the reader knows who has to act.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::properties::PropertyFault;
+use crate::reason::Reason;
+use crate::topic::TopicError;
+
+/// The result of everything that can fail here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why something failed: who is to blame, what was being done, and whether a message left.
+///
+/// `Clone`, `Send` and `Sync` although the client is not: it may be boxed and carried anywhere.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    doing: Doing,
+    sent: Sent,
+}
+
+/// What was being done when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Doing {
+    /// Setting options.
+    Configuring,
+    /// Opening the transport or waiting for CONNACK.
+    Connecting,
+    /// Holding the connection: reading, writing, keep-alive.
+    Connected,
+    /// Publishing a message.
+    Publishing,
+    /// Receiving or acknowledging a message.
+    Receiving,
+    /// Subscribing.
+    Subscribing,
+    /// Unsubscribing.
+    Unsubscribing,
+    /// Waiting for PINGRESP.
+    Pinging,
+    /// Leaving: draining and DISCONNECT.
+    Disconnecting,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configuring => "options",
+            Self::Connecting => "connect",
+            Self::Connected => "connection",
+            Self::Publishing => "publish",
+            Self::Receiving => "receive",
+            Self::Subscribing => "subscribe",
+            Self::Unsubscribing => "unsubscribe",
+            Self::Pinging => "ping",
+            Self::Disconnecting => "disconnect",
+        })
+    }
+}
+
+/// Whether what the failed call wanted to send reached the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is no fourth answer")]
+pub enum Sent {
+    /// No byte of it left.
+    No,
+    /// It may or may not have arrived.
+    Maybe,
+    /// It arrived: the broker answered it.
+    Yes,
+}
+
+/// Who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Blame {
+    /// The program that uses this crate.
+    You,
+    /// The broker: it refused, or broke the rules.
+    Broker,
+    /// The network between.
+    Network,
+    /// A bound: of a queue, a size or a time.
+    Limit,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// You: not a topic name.
+    Topic(Arc<str>, TopicError),
+    /// You: not a topic filter.
+    Filter(Arc<str>, TopicError),
+    /// You: a property that MQTT cannot carry.
+    Property(PropertyFault),
+    /// You: a call or an option that makes no sense, with the reason.
+    Misuse(Arc<str>),
+    /// You: the filter is already subscribed to with other options.
+    Conflict(Arc<str>),
+    /// You: the broker said at connect that it does not offer this.
+    NotOffered(Reason),
+    /// You: the client was disconnected or its driver has ended.
+    Closed,
+    /// A limit: the queue is full, or others wait for room before you.
+    QueueFull,
+    /// A limit: the packet is larger than the broker or MQTT allows.
+    TooLarge {
+        /// Bytes of the packet.
+        size: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A limit: nothing happened for this long.
+    TimedOut(Duration),
+    /// A limit: the message's expiry interval passed before it was sent.
+    Expired,
+    /// A limit: a subscriber did not take its messages and its queue overflowed.
+    Overflow,
+    /// A limit: the drain of a disconnect ended with this many messages unacknowledged.
+    Unacknowledged(usize),
+    /// The broker said no.
+    Refused {
+        /// Its reason.
+        reason: Reason,
+        /// The filter it refused, if it was one of a SUBSCRIBE or UNSUBSCRIBE.
+        filter: Option<Arc<str>>,
+        /// Its explanation, if it gave one.
+        text: Option<Arc<str>>,
+    },
+    /// The broker ended the connection, with this reason if it gave one.
+    Disconnected(Reason),
+    /// The broker broke the rules of MQTT.
+    Protocol(Violation),
+    /// The broker no longer had the session.
+    SessionLost {
+        /// Whether the broker had confirmed with PUBREC that it received the message.
+        received: bool,
+    },
+    /// The network: an operation of the system failed.
+    Io(Arc<io::Error>),
+    /// The network: the link ended before this was done.
+    LinkLost,
+    /// The network: the link has been silent, or took no byte, for this long.
+    Silent(Duration),
+}
+
+/// How the other side broke the standard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The statement or section of the standard.
+    pub clause: &'static str,
+    /// What is wrong, as part of a sentence.
+    pub what: &'static str,
+    /// The reason code with which MQTT 5 wants the connection closed.
+    pub reason: Reason,
+}
+
+impl Violation {
+    /// Bytes that cannot be parsed: 0x81.
+    pub(crate) const fn malformed(clause: &'static str, what: &'static str) -> Self {
+        Self {
+            clause,
+            what,
+            reason: Reason::MALFORMED_PACKET,
+        }
+    }
+
+    /// A packet that may not stand here: 0x82.
+    pub(crate) const fn protocol(clause: &'static str, what: &'static str) -> Self {
+        Self {
+            clause,
+            what,
+            reason: Reason::PROTOCOL_ERROR,
+        }
+    }
+
+    /// The same with another reason.
+    pub(crate) const fn with_reason(mut self, reason: Reason) -> Self {
+        self.reason = reason;
+        self
+    }
+}
+
+impl From<PropertyFault> for Violation {
+    fn from(fault: PropertyFault) -> Self {
+        Self::malformed(fault.clause, fault.what)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.what, self.clause)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+impl Error {
+    /// An error of this kind; nothing was sent.
+    pub(crate) fn new(kind: ErrorKind, doing: Doing) -> Self {
+        Self {
+            kind,
+            doing,
+            sent: Sent::No,
+        }
+    }
+
+    pub(crate) fn sent_as(mut self, sent: Sent) -> Self {
+        self.sent = sent;
+        self
+    }
+
+    pub(crate) fn while_doing(mut self, doing: Doing) -> Self {
+        self.doing = doing;
+        self
+    }
+
+    /// A call that makes no sense, in words.
+    pub(crate) fn misuse(text: impl Into<Arc<str>>) -> Self {
+        Self::new(ErrorKind::Misuse(text.into()), Doing::Configuring)
+    }
+
+    pub(crate) fn property(fault: PropertyFault) -> Self {
+        Self::new(ErrorKind::Property(fault), Doing::Publishing)
+    }
+
+    pub(crate) fn io(error: io::Error, doing: Doing) -> Self {
+        Self::new(ErrorKind::Io(Arc::new(error)), doing)
+    }
+
+    pub(crate) fn closed(doing: Doing) -> Self {
+        Self::new(ErrorKind::Closed, doing)
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// What was being done.
+    pub fn doing(&self) -> Doing {
+        self.doing
+    }
+
+    /// Whether the message, or the request, of the failed call reached the broker.
+    pub fn sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        match self.kind {
+            ErrorKind::Topic(..)
+            | ErrorKind::Filter(..)
+            | ErrorKind::Property(_)
+            | ErrorKind::Misuse(_)
+            | ErrorKind::Conflict(_)
+            | ErrorKind::NotOffered(_)
+            | ErrorKind::Closed => Blame::You,
+            ErrorKind::QueueFull
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::TimedOut(_)
+            | ErrorKind::Expired
+            | ErrorKind::Overflow
+            | ErrorKind::Unacknowledged(_) => Blame::Limit,
+            ErrorKind::Refused { .. }
+            | ErrorKind::Disconnected(_)
+            | ErrorKind::Protocol(_)
+            | ErrorKind::SessionLost { .. } => Blame::Broker,
+            ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
+        }
+    }
+
+    /// The reason that the broker gave, if this is a refusal or a disconnect.
+    pub fn reason(&self) -> Option<Reason> {
+        if let ErrorKind::Refused { reason, .. } | ErrorKind::Disconnected(reason) = self.kind {
+            return Some(reason);
+        }
+        None
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.doing)?;
+        match &self.kind {
+            ErrorKind::Topic(topic, error) => write!(f, "the topic {topic:?} {error}"),
+            ErrorKind::Filter(filter, error) => write!(f, "the filter {filter:?} {error}"),
+            ErrorKind::Property(fault) => write!(f, "{fault}"),
+            ErrorKind::Misuse(text) => f.write_str(text),
+            ErrorKind::Conflict(filter) => {
+                write!(
+                    f,
+                    "the filter {filter:?} is already subscribed to with other options"
+                )
+            }
+            ErrorKind::NotOffered(reason) => write!(f, "the broker does not offer this: {reason}"),
+            ErrorKind::Closed => f.write_str("the client is closed"),
+            ErrorKind::QueueFull => f.write_str("the queue is full"),
+            ErrorKind::TooLarge { size, limit } => {
+                write!(f, "a packet of {size} bytes is above the limit of {limit}")
+            }
+            ErrorKind::TimedOut(after) => write!(f, "no answer within {after:?}"),
+            ErrorKind::Expired => f.write_str("the message expired before it could be sent"),
+            ErrorKind::Overflow => f.write_str("the queue of untaken messages overflowed"),
+            ErrorKind::Unacknowledged(count) => write!(f, "{count} messages stay unacknowledged"),
+            ErrorKind::Refused {
+                reason,
+                filter,
+                text,
+            } => {
+                f.write_str("the broker refused")?;
+                if let Some(filter) = filter {
+                    write!(f, " the filter {filter:?}")?;
+                }
+                write!(f, ": {reason}")?;
+                if let Some(text) = text {
+                    write!(f, ", {text:?}")?;
+                }
+                Ok(())
+            }
+            ErrorKind::Disconnected(reason) => write!(f, "the broker disconnected: {reason}"),
+            ErrorKind::Protocol(violation) => write!(f, "the broker broke the rules: {violation}"),
+            ErrorKind::SessionLost { received: true } => {
+                f.write_str("the broker lost the session after it had received the message")
+            }
+            ErrorKind::SessionLost { received: false } => {
+                f.write_str("the broker lost the session")
+            }
+            ErrorKind::Io(error) => write!(f, "{error}"),
+            ErrorKind::LinkLost => f.write_str("the link was lost"),
+            ErrorKind::Silent(after) => write!(f, "the link was silent for {after:?}"),
+        }?;
+        match (self.doing, self.sent) {
+            (Doing::Publishing, Sent::No) => f.write_str(" (not sent)"),
+            (Doing::Publishing, Sent::Maybe) => f.write_str(" (perhaps sent)"),
+            (Doing::Publishing, Sent::Yes) => f.write_str(" (sent)"),
+            (_, Sent::No | Sent::Maybe | Sent::Yes) => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if let ErrorKind::Io(error) = &self.kind {
+            Some(error)
+        } else {
+            None
+        }
+    }
+}
