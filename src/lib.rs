@@ -7,10 +7,13 @@ pub mod codec;
 mod error;
 mod message;
 mod properties;
+#[doc(hidden)]
+pub mod protocol;
 mod reason;
 mod topic;
 mod transport;
 mod version;
+mod wait;
 pub use clock::{Clock, LocalBoxFuture};
 pub use error::{Blame, Doing, Error, ErrorKind, Result, Sent, Violation};
 pub use message::{Incoming, Message, PacketId, Payload, Qos};
@@ -19,3 +22,4 @@ pub use reason::Reason;
 pub use topic::{TopicError, matches};
 pub use transport::{BoxedTransport, Connector, Endpoint, Transport};
 pub use version::Version;
+pub use wait::Wait;

@@ -310,6 +310,10 @@ impl Message {
         self
     }
 
+    pub(crate) fn shared_payload(&self) -> Payload<'static> {
+        Payload(PayloadKind::Shared(self.payload.clone()))
+    }
+
     pub(crate) fn body_of(&self) -> &Body {
         &self.payload
     }

@@ -1,0 +1,104 @@
+//! What the user wants of the protocol: plain numbers and texts, made from `Options`.
+
+use std::time::Duration;
+
+use crate::properties::Properties;
+use crate::version::Version;
+
+/// What becomes of the session that the broker keeps for this client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "kept, taken over, or none: there is no fourth")]
+pub enum SessionMode {
+    /// A session that lives with this process: kept across connections, leftovers of an earlier
+    /// process are discarded, ended by `disconnect()` where the version allows it.
+    Fresh,
+    /// Goes on with the session of an earlier process: its subscriptions stay, queued messages arrive.
+    Resume,
+    /// Nothing is kept: each connection starts anew.
+    None,
+}
+
+/// The settings of one client.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "hidden; made by `Options` and by tests")]
+pub struct Config {
+    /// The version that is spoken.
+    pub version: Version,
+    /// The client identifier; empty if the broker is to choose.
+    pub client_id: String,
+    /// What becomes of the session.
+    pub session: SessionMode,
+    /// For how long the broker keeps it without a connection; 5.0 only.
+    pub session_expiry: Duration,
+    /// Seconds; 0 for none.
+    pub keep_alive: u16,
+    /// How long PINGRESP may take.
+    pub ping_timeout: Duration,
+    /// How long CONNACK may take.
+    pub connack_timeout: Duration,
+    /// How many QoS 1 and 2 messages may be unfinished, at most.
+    pub window: u16,
+    /// How many QoS 1 and 2 messages the broker may send unacknowledged; 5.0 only.
+    pub receive_maximum: u16,
+    /// The largest packet that is accepted from the broker, in bytes.
+    pub inbound_limit: usize,
+    /// The highest topic alias that the broker may use; 5.0 only.
+    pub topic_alias_maximum: u16,
+    /// The bound of each of the two queues of outgoing messages, in bytes.
+    pub queue_bytes: usize,
+    /// Whether QoS 0 messages are kept while there is no link.
+    pub keep_qos0_offline: bool,
+    /// Whether a QoS 2 message that may have arrived is published again after the session was lost.
+    pub republish: bool,
+    /// How long a message may stay untaken before it is acknowledged all the same.
+    pub take_timeout: Duration,
+    /// Further properties of CONNECT; 5.0 only.
+    pub properties: Properties,
+}
+
+impl Config {
+    /// The defaults for a client of this name.
+    pub fn new(version: Version, client_id: &str) -> Self {
+        Self {
+            version,
+            client_id: client_id.into(),
+            session: SessionMode::Fresh,
+            session_expiry: Duration::from_secs(3600),
+            keep_alive: 60,
+            ping_timeout: Duration::from_secs(10),
+            connack_timeout: Duration::from_secs(10),
+            window: 1024,
+            receive_maximum: 1024,
+            inbound_limit: 1024 * 1024,
+            topic_alias_maximum: 16,
+            queue_bytes: 1024 * 1024,
+            keep_qos0_offline: true,
+            republish: false,
+            take_timeout: Duration::from_secs(5),
+            properties: Properties::new(),
+        }
+    }
+
+    /// The properties of CONNECT. What has its default value on the wire is left out.
+    pub(super) fn connect_properties(&self) -> Properties {
+        let mut properties = self.properties.clone();
+        let expiry = match self.session {
+            SessionMode::Fresh | SessionMode::Resume => self.session_expiry.as_secs(),
+            SessionMode::None => 0,
+        };
+        if expiry > 0 {
+            let seconds = u32::try_from(expiry).unwrap_or(u32::MAX);
+            properties = properties.session_expiry_interval(seconds);
+        }
+        if self.receive_maximum < u16::MAX {
+            properties = properties.receive_maximum(self.receive_maximum);
+        }
+        if let Ok(limit) = u32::try_from(self.inbound_limit) {
+            properties = properties.maximum_packet_size(limit);
+        }
+        if self.topic_alias_maximum > 0 {
+            properties = properties.topic_alias_maximum(self.topic_alias_maximum);
+        }
+        properties
+    }
+}

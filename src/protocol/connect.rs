@@ -1,0 +1,334 @@
+//! Opening a session: which CONNECT to send, and what its CONNACK means (MQTT 5, sections 3.1, 3.2).
+//!
+//! The machine lives as long as the client: it knows what the broker may hold of us.
+//!
+//! ```text
+//!               CONNECT, clean                     CONNACK
+//!     Unknown ───────────────────► (5.0, or a session that is not kept) ────────► Ours
+//!        │
+//!        │ 3.1.1: CONNECT, keep ── no session present ──────────────────────────► Ours
+//!        │                     └── session present: DISCONNECT ──► Leftover
+//!        │ 3.1: there is no such flag ──────────────────────────► Leftover
+//!                                                                    │ CONNECT, clean
+//!                                                                    ▼ CONNACK, DISCONNECT
+//!                                                   CONNECT, keep   Wiped
+//!                                      Ours ◄───────────────────────┘
+//! ```
+//!
+//! Before 5.0 a clean session ends with its connection, so one that is to outlive it cannot be opened
+//! clean: leftovers of an earlier process are wiped by a connection of their own (situation 1).
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::outbox::Outbox;
+use super::{Config, SessionMode};
+use crate::codec::{Connack, Connect, Disconnect, Packet, Will};
+use crate::error::{Doing, Error, ErrorKind, Violation};
+use crate::message::{Message, Qos};
+use crate::properties::{Properties, PropertyList};
+use crate::reason::Reason;
+use crate::version::Version;
+
+/// What is sent with CONNECT and may differ at each attempt.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The user name.
+    pub user_name: Option<String>,
+    /// The password: any bytes.
+    pub password: Option<Vec<u8>>,
+    /// What the broker publishes if this connection dies, its delay among the properties.
+    pub will: Option<Message>,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user_name", &self.user_name)
+            .field("password", &self.password.as_ref().map(|_| "..."))
+            .field("will", &self.will)
+            .finish()
+    }
+}
+
+/// What the broker may hold under our client id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    /// Perhaps a session of an earlier process.
+    Unknown,
+    /// A session of an earlier process, to be wiped.
+    Leftover,
+    /// Nothing: it was wiped.
+    Wiped,
+    /// The session of this client, unless the broker lost it.
+    Ours,
+}
+
+/// What the CONNECT that is under way is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To work with: session state may be there.
+    Keep,
+    /// To work with: the broker starts with nothing.
+    Clean,
+    /// To discard what an earlier process left, and leave again.
+    Wipe,
+}
+
+/// How the session goes on after CONNACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// The broker still has it: unfinished exchanges go on.
+    Present,
+    /// The broker does not have it: everything starts anew.
+    Lost,
+    /// 3.1 does not say: exchanges go on, and subscriptions are made again to be sure.
+    Untold,
+}
+
+/// What a good CONNACK means.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The connection is open.
+    Open(Continuity, Limits),
+    /// Leave, and connect again at once: this connection was for wiping, or showed that one is needed.
+    Again,
+}
+
+/// What the broker announced for this connection; made at CONNACK and dropped with the connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many QoS 1 and 2 publications may be unfinished.
+    pub receive_maximum: u16,
+    /// The highest QoS that may be published.
+    pub maximum_qos: Qos,
+    /// Whether retained messages may be published.
+    pub retain_available: bool,
+    /// The largest packet that may be sent, in bytes.
+    pub maximum_packet_size: usize,
+    /// The highest topic alias that may be sent.
+    pub topic_alias_maximum: u16,
+    /// Whether filters may hold wildcards.
+    pub wildcards_available: bool,
+    /// Whether filters may be shared.
+    pub shared_available: bool,
+    /// Whether a subscription may have an identifier.
+    pub identifiers_available: bool,
+    /// The keep-alive in force; none if 0.
+    pub keep_alive: Option<Duration>,
+    /// Everything that CONNACK said, for reading.
+    pub properties: Properties,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Opening {
+    stored: Stored,
+    /// The identifier that the broker assigned to a client without one.
+    assigned: Option<Rc<str>>,
+}
+
+/// The CONNECT that is under way.
+#[derive(Debug)]
+pub struct Handshake {
+    purpose: Purpose,
+    deadline: Instant,
+    patience: Duration,
+}
+
+impl Opening {
+    /// A client of which the broker may know from an earlier process.
+    pub fn new() -> Self {
+        Self { stored: Stored::Unknown, assigned: None }
+    }
+
+    /// The client identifier in use.
+    pub fn client_id<'a>(&'a self, config: &'a Config) -> &'a str {
+        self.assigned.as_deref().unwrap_or(&config.client_id)
+    }
+
+    /// The next connection leads to a broker that does not share sessions with the last one.
+    pub fn forget(&mut self) {
+        self.stored = Stored::Unknown;
+    }
+
+    /// Sends CONNECT, the first packet of the connection [MQTT-3.1.0-1].
+    ///
+    /// # Errors
+    /// The credentials or the will cannot be expressed.
+    pub fn connect(
+        &self,
+        now: Instant,
+        config: &Config,
+        credentials: &Credentials,
+        out: &mut Outbox,
+    ) -> Result<Handshake, Error> {
+        let purpose = self.purpose(config);
+        let clean = purpose != Purpose::Keep;
+        let properties = match config.version {
+            Version::V5_0 => config.connect_properties(),
+            Version::V3_1 | Version::V3_1_1 => Properties::new(),
+        };
+        // A connection that only wipes must not leave a will behind.
+        let will = credentials.will.as_ref().filter(|_| purpose != Purpose::Wipe);
+        out.send(&Packet::Connect(Connect {
+            version: config.version,
+            clean,
+            keep_alive: config.keep_alive,
+            client_id: self.client_id(config),
+            will: will.map(|will| Will {
+                qos: will.quality_of_service(),
+                retain: will.is_retained(),
+                topic: will.topic(),
+                payload: will.payload(),
+                properties: match config.version {
+                    Version::V5_0 => will.property_list(),
+                    Version::V3_1 | Version::V3_1_1 => PropertyList::EMPTY,
+                },
+            }),
+            user_name: credentials.user_name.as_deref(),
+            password: credentials.password.as_deref(),
+            properties: properties.list(),
+        }))
+        .map_err(|error| error.while_doing(Doing::Connecting))?;
+        let patience = config.connack_timeout;
+        Ok(Handshake { purpose, deadline: now + patience, patience })
+    }
+
+    fn purpose(&self, config: &Config) -> Purpose {
+        match (config.session, self.stored) {
+            (SessionMode::None, _) => Purpose::Clean,
+            (_, Stored::Ours | Stored::Wiped) | (SessionMode::Resume, Stored::Unknown) => {
+                Purpose::Keep
+            }
+            (SessionMode::Fresh, Stored::Unknown) => match config.version {
+                Version::V5_0 => Purpose::Clean,
+                Version::V3_1_1 => Purpose::Keep,
+                Version::V3_1 => Purpose::Wipe,
+            },
+            (SessionMode::Fresh | SessionMode::Resume, Stored::Leftover) => Purpose::Wipe,
+        }
+    }
+
+    /// CONNACK arrived.
+    ///
+    /// # Errors
+    /// The broker refused, or claims a session that cannot be [MQTT-3.2.2-4].
+    pub fn handle_connack(
+        &mut self,
+        handshake: &Handshake,
+        connack: &Connack<'_>,
+        config: &Config,
+        out: &mut Outbox,
+    ) -> Result<Verdict, Error> {
+        if connack.reason != Reason::SUCCESS {
+            return Err(refused(connack));
+        }
+        let present = connack.session_present;
+        match handshake.purpose {
+            Purpose::Wipe => {
+                self.stored = Stored::Wiped;
+                leave(out);
+                return Ok(Verdict::Again);
+            }
+            Purpose::Clean if present => return Err(unexpected_session()),
+            Purpose::Keep if present && self.stored == Stored::Wiped => {
+                return Err(unexpected_session());
+            }
+            Purpose::Keep
+                if present
+                    && self.stored == Stored::Unknown
+                    && config.session == SessionMode::Fresh =>
+            {
+                self.stored = Stored::Leftover;
+                leave(out);
+                return Ok(Verdict::Again);
+            }
+            Purpose::Clean | Purpose::Keep => {}
+        }
+        let resumes = handshake.purpose == Purpose::Keep && self.stored != Stored::Wiped;
+        let continuity = match config.version {
+            Version::V3_1 if resumes => Continuity::Untold,
+            Version::V3_1 | Version::V3_1_1 | Version::V5_0 if present => Continuity::Present,
+            Version::V3_1 | Version::V3_1_1 | Version::V5_0 => Continuity::Lost,
+        };
+        if config.session != SessionMode::None {
+            self.stored = Stored::Ours;
+        }
+        if let Some(id) = connack.properties.assigned_client_identifier() {
+            self.assigned = Some(Rc::from(id));
+        }
+        Ok(Verdict::Open(continuity, limits(connack.properties, config)))
+    }
+
+    /// A DISCONNECT that ends the session at the broker was sent.
+    pub fn handle_session_ended(&mut self) {
+        self.stored = Stored::Unknown;
+    }
+}
+
+impl Handshake {
+    /// When CONNACK has to be there.
+    pub fn poll_timeout(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// CONNACK did not come in time.
+    pub fn handle_timeout(&self, now: Instant) -> Result<(), Error> {
+        if now < self.deadline {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::TimedOut(self.patience), Doing::Connecting))
+    }
+}
+
+fn leave(out: &mut Outbox) {
+    let disconnect = Disconnect { reason: Reason::SUCCESS, properties: PropertyList::EMPTY };
+    // Two bytes at most: no broker's limit is below that.
+    let _ = out.send(&Packet::Disconnect(disconnect));
+}
+
+fn refused(connack: &Connack<'_>) -> Error {
+    let text = connack.properties.reason_string().map(Into::into);
+    Error::new(
+        ErrorKind::Refused { reason: connack.reason, filter: None, text },
+        Doing::Connecting,
+    )
+}
+
+fn unexpected_session() -> Error {
+    let violation =
+        Violation::protocol("MQTT-3.2.2-4", "CONNACK claims a session although there is none");
+    Error::new(ErrorKind::Protocol(violation), Doing::Connecting)
+}
+
+/// What the broker did not announce has the value that the standard gives it (section 3.2.2.3).
+fn limits(properties: PropertyList<'_>, config: &Config) -> Limits {
+    let keep_alive = properties.server_keep_alive().unwrap_or(config.keep_alive);
+    let receive_maximum = properties.receive_maximum().unwrap_or(u16::MAX);
+    Limits {
+        receive_maximum: receive_maximum.min(config.window),
+        maximum_qos: match properties.maximum_qos() {
+            Some(0) => Qos::AtMostOnce,
+            Some(1) => Qos::AtLeastOnce,
+            Some(_) | None => Qos::ExactlyOnce,
+        },
+        retain_available: properties.retain_available().unwrap_or(true),
+        maximum_packet_size: properties
+            .maximum_packet_size()
+            .and_then(|size| usize::try_from(size).ok())
+            .unwrap_or(usize::MAX),
+        topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
+        wildcards_available: properties.wildcard_subscription_available().unwrap_or(true),
+        shared_available: properties.shared_subscription_available().unwrap_or(true),
+        identifiers_available: config.version == Version::V5_0
+            && properties.subscription_identifiers_available().unwrap_or(true),
+        keep_alive: (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into())),
+        properties: properties.into(),
+    }
+}

@@ -1,0 +1,73 @@
+//! What the machines tell the client: waits that end, and things it has to know.
+
+use std::rc::Rc;
+
+use super::connect::Continuity;
+use super::publish_in::Receipt;
+use crate::error::Error;
+use crate::message::Message;
+use crate::reason::Reason;
+
+/// A wait, as the client knows it. The protocol only hands it back.
+pub type Token = usize;
+
+/// How a wait ended well.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "hidden; matched to the end by the client")]
+pub enum Done {
+    /// It was handed to the system.
+    Sent,
+    /// The broker acknowledged the message, with this reason.
+    Acknowledged(Reason),
+    /// All filters of a subscribe were granted.
+    Granted(Vec<Grant>),
+    /// The broker answered an unsubscribe: one reason per filter.
+    Unsubscribed(Vec<Reason>),
+    /// The broker answered a ping.
+    Pong,
+}
+
+/// What became of one filter of a subscribe.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_structs, reason = "hidden")]
+pub struct Grant {
+    /// The filter.
+    pub filter: Rc<str>,
+    /// What became of it.
+    pub answer: Asked,
+}
+
+/// The answer for one filter.
+#[derive(Debug, Clone)]
+#[expect(clippy::exhaustive_enums, reason = "hidden")]
+pub enum Asked {
+    /// The broker's reason, with its reason string.
+    Answered(Reason, Option<Rc<str>>),
+    /// It was never asked for.
+    Failed(Error),
+}
+
+/// Something that the client has to know.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "hidden; matched to the end by the client")]
+pub enum Effect {
+    /// CONNACK came: the connection is open.
+    Connected(Continuity),
+    /// DISCONNECT is among the bytes to write; after it, connect again at once.
+    Again,
+    /// This wait is over.
+    Done(Token, Result<Done, Error>),
+    /// A message for which nobody waits will not be published; without its content if the broker had
+    /// confirmed that, or if it was QoS 0.
+    Unpublished(Option<Box<Message>>, Error),
+    /// What became of the filters of this subscriber.
+    Subscribed(usize, Vec<Grant>),
+    /// A subscription that the broker had lost was refused now.
+    Unrestored(Grant),
+    /// A message was not taken in time and is acknowledged all the same.
+    Overdue(Receipt),
+    /// A message above the inbound limit was skipped; its size in bytes.
+    Skipped(usize),
+    /// An acknowledgement for something unknown was ignored.
+    Stray,
+}

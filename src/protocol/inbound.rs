@@ -1,0 +1,346 @@
+//! What arrives: finds the packets and hands each to exactly one machine.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::connect::{Continuity, Verdict};
+use super::packet_id::Owner;
+use super::ping::Ping;
+use super::publish_in::{Arrival, Ledger, Receipt};
+use super::{Effect, Link, Online, Protocol, Session};
+use crate::codec::publish::AckKind;
+use crate::codec::{self, Ack, Connack, Frame, Packet, Publish, Split};
+use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
+use crate::message::{Incoming, TopicRef};
+use crate::properties::{Properties, PropertyList};
+use crate::reason::Reason;
+use crate::version::Version;
+
+/// The first byte of every PUBLISH, without its flags.
+const PUBLISH: u8 = 0x30;
+
+/// What became of the input.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "hidden")]
+pub enum Step<'a> {
+    /// The packet is not complete; it takes `size` bytes if that is known already.
+    More {
+        /// Bytes of the whole packet, header included.
+        size: Option<usize>,
+    },
+    /// So many bytes are dealt with.
+    Handled {
+        /// Bytes used up.
+        size: usize,
+    },
+    /// So many bytes were a message, to be handed on now.
+    Deliver {
+        /// Bytes used up.
+        size: usize,
+        /// The message.
+        delivery: Delivery<'a>,
+    },
+}
+
+/// A message that arrived. If it has a receipt, [`Protocol::delivered`] must be called for it.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    publish: Publish<'a>,
+    alias: Option<Rc<str>>,
+    whole: Option<&'a Rc<Vec<u8>>>,
+    receipt: Option<Receipt>,
+}
+
+impl Delivery<'_> {
+    /// The message, borrowed.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming {
+            topic: match &self.alias {
+                Some(topic) => TopicRef::Aliased(topic),
+                None => TopicRef::Borrowed(self.publish.topic),
+            },
+            payload: self.publish.payload,
+            properties: self.publish.properties,
+            qos: self.publish.qos,
+            retain: self.publish.retain,
+            dup: self.publish.dup,
+            whole: self.whole,
+        }
+    }
+
+    /// What its takers acknowledge; none at QoS 0.
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.receipt
+    }
+}
+
+impl Protocol {
+    /// Bytes arrived, whatever they are: the link lives.
+    pub fn handle_received(&mut self, now: Instant) {
+        if let Link::Online(online) = &mut self.link {
+            online.ping.handle_received(now);
+        }
+    }
+
+    /// Reads at most one packet from the front of `input`. If `whole` is given, `input` is all of it,
+    /// and a message shares it instead of copying.
+    ///
+    /// # Errors
+    /// The connection has to end. If the broker broke the rules, DISCONNECT with the reason is already
+    /// among the bytes to write, where the version knows it [MQTT-4.13.1-1].
+    pub fn handle_input<'a>(
+        &mut self,
+        now: Instant,
+        input: &'a [u8],
+        whole: Option<&'a Rc<Vec<u8>>>,
+    ) -> Result<Step<'a>, Error> {
+        if let Link::Online(online) = &mut self.link
+            && online.skip > 0
+        {
+            let size = online.skip.min(input.len());
+            online.skip -= size;
+            return Ok(Step::Handled { size });
+        }
+        let result = match codec::split(input) {
+            Err(violation) => Err(violation.into()),
+            Ok(Split::Header) => return Ok(Step::More { size: None }),
+            Ok(Split::Partial { first, header, size }) if size > self.config.inbound_limit => {
+                self.skip(first, input.get(header..).unwrap_or_default(), size, input.len())
+            }
+            Ok(Split::Partial { size, .. }) => return Ok(Step::More { size: Some(size) }),
+            Ok(Split::Whole { frame, size }) if size > self.config.inbound_limit => {
+                self.skip(frame.first, frame.body, size, size)
+            }
+            Ok(Split::Whole { frame, size }) => self.handle_frame(now, frame, size, whole),
+        };
+        if let Err(error) = &result
+            && let ErrorKind::Protocol(violation) = error.kind()
+        {
+            self.accuse(*violation);
+        }
+        result
+    }
+
+    /// The message was handed to so many who have to take it, and is acknowledged at `deadline` even
+    /// if they do not.
+    pub fn delivered(&mut self, receipt: Receipt, takers: usize, deadline: Option<Instant>) {
+        let ledger = ledger(&mut self.link);
+        self.session.publish_in.delivered(receipt, takers, deadline, ledger, &mut self.out);
+    }
+
+    /// One of those who got the message has taken it, or refuses it with an error.
+    pub fn take(&mut self, receipt: Receipt, reason: Reason) {
+        let ledger = ledger(&mut self.link);
+        self.session.publish_in.take(receipt, reason, ledger, &mut self.out);
+    }
+
+    fn handle_frame<'a>(
+        &mut self,
+        now: Instant,
+        frame: Frame<'a>,
+        size: usize,
+        whole: Option<&'a Rc<Vec<u8>>>,
+    ) -> Result<Step<'a>, Error> {
+        let packet = codec::decode(self.config.version, frame)?;
+        let Online { window, ledger, ping, .. } = match &mut self.link {
+            Link::Online(online) => &mut **online,
+            Link::Connecting(_) => return self.handle_first(now, &packet, size),
+            Link::Offline | Link::Leaving(_) => return Ok(Step::Handled { size }),
+        };
+        let Session { ids, publish_out, publish_in, subscribing, unsubscribing, .. } =
+            &mut self.session;
+        let out = &mut self.out;
+        let known = match packet {
+            Packet::Publish(publish) => {
+                let alias = ledger.resolve(&publish)?;
+                let receipt = match publish_in.handle_publish(&publish, ledger, out)? {
+                    Arrival::Deliver => None,
+                    Arrival::DeliverOwed(receipt) => Some(receipt),
+                    Arrival::Repeated => return Ok(Step::Handled { size }),
+                };
+                let delivery = Delivery { publish, alias, whole, receipt };
+                return Ok(Step::Deliver { size, delivery });
+            }
+            Packet::Puback(ack) => match ids.owner(ack.id) {
+                Some(Owner::PublishOut(key)) => {
+                    publish_out.handle_puback(key, ack.reason, text(&ack), window, ids, out)
+                }
+                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
+            },
+            Packet::Pubrec(ack) => {
+                let known = match ids.owner(ack.id) {
+                    Some(Owner::PublishOut(key)) => {
+                        publish_out.handle_pubrec(key, ack.reason, text(&ack), window, ids, out)
+                    }
+                    Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
+                };
+                if !known && !ack.reason.is_error() {
+                    // So that the broker can finish what only it remembers [MQTT-3.6.2-1].
+                    let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
+                    out.acknowledge(AckKind::Pubrel, ack.id, reason);
+                }
+                known
+            }
+            Packet::Pubrel(ack) => publish_in.handle_pubrel(ack.id, ledger, out),
+            Packet::Pubcomp(ack) => match ids.owner(ack.id) {
+                Some(Owner::PublishOut(key)) => publish_out.handle_pubcomp(key, window, ids, out),
+                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
+            },
+            Packet::Suback(suback) => match ids.owner(suback.id) {
+                Some(Owner::Subscribe(key)) => {
+                    subscribing.handle_suback(key, &suback, ids, out)?;
+                    true
+                }
+                Some(Owner::PublishOut(_) | Owner::Unsubscribe(_)) | None => false,
+            },
+            Packet::Unsuback(unsuback) => match ids.owner(unsuback.id) {
+                Some(Owner::Unsubscribe(key)) => {
+                    unsubscribing.handle_unsuback(key, &unsuback, subscribing, ids, out)?;
+                    true
+                }
+                Some(Owner::PublishOut(_) | Owner::Subscribe(_)) | None => false,
+            },
+            Packet::Pingresp => {
+                ping.handle_pingresp(out);
+                window.handle_pingresp();
+                true
+            }
+            Packet::Disconnect(disconnect) => match self.config.version {
+                Version::V5_0 => {
+                    let kind = ErrorKind::Disconnected(disconnect.reason);
+                    return Err(Error::new(kind, Doing::Connected));
+                }
+                Version::V3_1 | Version::V3_1_1 => return Err(not_from_server()),
+            },
+            Packet::Connack(_) => {
+                return Err(Violation::protocol("MQTT-3.2.0-2", "a second CONNACK").into());
+            }
+            // No CONNECT of ours names an authentication method.
+            Packet::Auth(_) => {
+                return Err(Violation::protocol("MQTT-4.12.0-6", "AUTH without a method").into());
+            }
+            Packet::Connect(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::Pingreq => return Err(not_from_server()),
+        };
+        if !known {
+            out.effect(Effect::Stray);
+        }
+        Ok(Step::Handled { size })
+    }
+
+    /// The first packet of a connection has to be CONNACK.
+    fn handle_first<'a>(
+        &mut self,
+        now: Instant,
+        packet: &Packet<'_>,
+        size: usize,
+    ) -> Result<Step<'a>, Error> {
+        let Packet::Connack(connack) = packet else {
+            return Err(
+                Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into()
+            );
+        };
+        self.handle_connack(now, connack)?;
+        Ok(Step::Handled { size })
+    }
+
+    fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
+        let Link::Connecting(handshake) = &self.link else { return Ok(()) };
+        let Session { opening, ids, publish_out, publish_in, subscribing, .. } = &mut self.session;
+        let out = &mut self.out;
+        let config = &self.config;
+        let (continuity, limits) = match opening.handle_connack(handshake, connack, config, out)? {
+            Verdict::Open(continuity, limits) => (continuity, limits),
+            Verdict::Again => {
+                self.link = Link::Leaving(None);
+                out.effect(Effect::Again);
+                return Ok(());
+            }
+        };
+        out.set_limits(config.version, limits.maximum_packet_size);
+        let window = match continuity {
+            Continuity::Present => publish_out.connected_present(&limits, out),
+            Continuity::Untold => {
+                subscribing.restore();
+                publish_out.connected_present(&limits, out)
+            }
+            Continuity::Lost => {
+                publish_in.session_lost();
+                subscribing.restore();
+                publish_out.connected_lost(&limits, config.republish, ids, out)
+            }
+        };
+        let ping = Ping::new(limits.keep_alive, config.ping_timeout, now);
+        let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
+        out.effect(Effect::Connected(continuity));
+        self.link =
+            Link::Online(Box::new(Online { limits, ping, window, ledger, stalled: None, skip: 0 }));
+        Ok(())
+    }
+
+    /// A packet above our limit: on 5.0 the broker knew the limit; before, a message is skipped and
+    /// acknowledged, because it would else come back for ever.
+    fn skip<'a>(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        size: usize,
+        here: usize,
+    ) -> Result<Step<'a>, Error> {
+        let too_large = Violation::protocol("MQTT-3.1.2-24", "a packet above our maximum size")
+            .with_reason(Reason::PACKET_TOO_LARGE);
+        let online = match (&mut self.link, self.config.version) {
+            (Link::Online(online), Version::V3_1 | Version::V3_1_1) if first & 0xF0 == PUBLISH => {
+                online
+            }
+            (Link::Online(_) | Link::Offline | Link::Connecting(_) | Link::Leaving(_), _) => {
+                return Err(too_large.into());
+            }
+        };
+        let Some((qos, id)) = codec::publish::peek_id(first, body) else {
+            // At most a topic of 65,535 bytes stands before the identifier.
+            return Ok(Step::More { size: None });
+        };
+        if let Some(id) = id {
+            self.session.publish_in.handle_skipped(qos, id, &mut online.ledger, &mut self.out);
+        }
+        online.skip = size - here;
+        self.out.effect(Effect::Skipped(size));
+        Ok(Step::Handled { size: here })
+    }
+
+    /// Tells the broker what it did wrong, where the version knows how (situation 15).
+    fn accuse(&mut self, violation: Violation) {
+        match self.config.version {
+            Version::V5_0 => {
+                let properties = Properties::new();
+                // Four bytes: if even they are above the broker's limit, the close has to say it.
+                let _ = self.disconnect(violation.reason, properties.list());
+            }
+            Version::V3_1 | Version::V3_1_1 => {}
+        }
+    }
+}
+
+fn ledger(link: &mut Link) -> Option<&mut Ledger> {
+    match link {
+        Link::Online(online) => Some(&mut online.ledger),
+        Link::Offline | Link::Connecting(_) | Link::Leaving(_) => None,
+    }
+}
+
+fn text<'a>(ack: &Ack<'a>) -> Option<&'a str> {
+    PropertyList::reason_string(ack.properties)
+}
+
+fn not_from_server() -> Error {
+    Violation::protocol("MQTT5 2.1.2", "a packet that only clients send").into()
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        Self::new(ErrorKind::Protocol(violation), Doing::Connected).sent_as(Sent::Maybe)
+    }
+}

@@ -1,0 +1,302 @@
+//! Where all machines put what comes out: bytes for the broker, effects for the client.
+//!
+//! Offsets count the bytes of the client's life, across connections: what a message ended at is
+//! compared with what the transport has taken and flushed, so that a wait for `Sent` costs one number.
+//!
+//! ```text
+//!     dropped or flushed        taken by the transport         queued
+//!     ──────────────────┬──────────────────────────────┬─────────────────┐
+//!                    flushed                         taken             total
+//! ```
+
+use std::collections::VecDeque;
+
+use super::{Done, Effect, Token};
+use crate::codec::publish::AckKind;
+use crate::codec::{Ack, Overlong, Packet, Publish};
+use crate::error::{Error, ErrorKind};
+use crate::message::{Body, PacketId};
+use crate::properties::PropertyList;
+use crate::reason::Reason;
+use crate::version::Version;
+
+/// Above this many unsent bytes nothing new is encoded; it stays pending. One write of 64 KiB is where
+/// more bytes per write stop to pay, and it bounds how long an acknowledgement waits behind messages.
+pub const MARK: usize = 64 * 1024;
+
+/// Bodies above this size are sent by reference instead of being copied into the buffer.
+pub const LARGE: usize = 64 * 1024;
+
+/// Who is told when an offset is flushed.
+#[derive(Debug, Clone, Copy)]
+pub enum OnFlush {
+    /// This wait for a packet that began at `from` is over.
+    Wait {
+        /// The wait.
+        token: Token,
+        /// Where the packet began.
+        from: u64,
+    },
+    /// The machine that holds this identifier.
+    Packet(PacketId),
+    /// A PINGREQ has left, and the time for its answer begins.
+    Ping,
+}
+
+/// A piece of output, taken out of the outbox while the transport writes it.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Packets back to back; those before `usize` are written.
+    Bytes(Vec<u8>, usize),
+    /// The body of a large message; the bytes before `usize` are written.
+    Body(BodyChunk, usize),
+}
+
+/// The body of a large message, shared with its message.
+#[derive(Debug)]
+pub struct BodyChunk(Body);
+
+impl Chunk {
+    /// What is still to be written.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes, from) => bytes.get(*from..),
+            Self::Body(body, from) => body.0.as_bytes().get(*from..),
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// The output of all machines.
+#[derive(Debug)]
+pub struct Outbox {
+    version: Version,
+    /// The largest packet that the broker accepts, in bytes.
+    limit: usize,
+    /// Chunks before `tail`; there is one only around large bodies.
+    chunks: VecDeque<Chunk>,
+    tail: Vec<u8>,
+    /// Bytes of `tail` that are written; not 0 only while `chunks` is empty.
+    head: usize,
+    total: u64,
+    taken: u64,
+    flushed: u64,
+    on_flush: VecDeque<(u64, OnFlush)>,
+    effects: VecDeque<Effect>,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new(version: Version) -> Self {
+        Self {
+            version,
+            limit: usize::MAX,
+            chunks: VecDeque::new(),
+            tail: Vec::new(),
+            head: 0,
+            total: 0,
+            taken: 0,
+            flushed: 0,
+            on_flush: VecDeque::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// A connection begins with this version and, once CONNACK told it, this largest packet.
+    pub fn set_limits(&mut self, version: Version, limit: usize) {
+        self.version = version;
+        self.limit = limit;
+    }
+
+    /// The version that is encoded.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The largest packet that the broker accepts.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes that the transport has not taken.
+    pub fn unsent(&self) -> usize {
+        // The difference is what is held in memory, so it fits.
+        (self.total - self.taken) as usize
+    }
+
+    /// Whether something may be encoded that can also wait.
+    pub fn has_room(&self) -> bool {
+        self.unsent() < MARK
+    }
+
+    /// The offset at which the next packet begins.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The offset up to which the transport has taken bytes.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether bytes wait for a flush.
+    pub fn needs_flush(&self) -> bool {
+        self.flushed < self.taken
+    }
+
+    /// Appends a packet.
+    ///
+    /// # Errors
+    /// It is larger than the broker accepts or than MQTT can say. Then nothing was appended.
+    pub fn send(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+        let before = self.tail.len();
+        if let Err(overlong) = packet.encode(self.version, &mut self.tail) {
+            return Err(too_large(overlong));
+        }
+        let size = self.tail.len() - before;
+        if size > self.limit {
+            self.tail.truncate(before);
+            return Err(too_large(Overlong { size, limit: self.limit }));
+        }
+        self.total += size as u64;
+        Ok(())
+    }
+
+    /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts.
+    pub fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
+        let before = self.tail.len();
+        let ack = Ack { id, reason, properties: PropertyList::EMPTY };
+        if ack.encode(kind, self.version, &mut self.tail).is_ok() {
+            self.total += (self.tail.len() - before) as u64;
+        }
+    }
+
+    /// Appends bytes that are a packet.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.total += bytes.len() as u64;
+    }
+
+    /// Appends a PUBLISH; `body` is its payload if that may be sent by reference.
+    ///
+    /// # Errors
+    /// As [`Outbox::send`].
+    #[inline]
+    pub fn publish(&mut self, publish: &Publish<'_>, body: Option<&Body>) -> Result<(), Error> {
+        let before = self.tail.len();
+        publish.encode_head(self.version, &mut self.tail).map_err(too_large)?;
+        let size = self.tail.len() - before + publish.payload.len();
+        if size > self.limit {
+            self.tail.truncate(before);
+            return Err(too_large(Overlong { size, limit: self.limit }));
+        }
+        match body {
+            Some(body) if publish.payload.len() > LARGE => {
+                let head = std::mem::take(&mut self.tail);
+                self.chunks.push_back(Chunk::Bytes(head, std::mem::take(&mut self.head)));
+                self.chunks.push_back(Chunk::Body(BodyChunk(body.clone()), 0));
+            }
+            Some(_) | None => self.tail.extend_from_slice(publish.payload),
+        }
+        self.total += size as u64;
+        Ok(())
+    }
+
+    /// Tells `whom` when everything that is queued now is flushed.
+    pub fn when_flushed(&mut self, whom: OnFlush) {
+        self.on_flush.push_back((self.total, whom));
+    }
+
+    /// A wait is over.
+    pub fn done(&mut self, token: Token, outcome: Result<Done, Error>) {
+        self.effects.push_back(Effect::Done(token, outcome));
+    }
+
+    /// Something that the client has to know.
+    pub fn effect(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    /// The next effect.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Takes the first piece of output, to be given back with [`Outbox::put_back`].
+    pub fn poll_chunk(&mut self) -> Option<Chunk> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Some(chunk);
+        }
+        if self.tail.is_empty() {
+            return None;
+        }
+        Some(Chunk::Bytes(std::mem::take(&mut self.tail), std::mem::take(&mut self.head)))
+    }
+
+    /// Gives back what was taken; the transport has written `count` bytes of it.
+    pub fn put_back(&mut self, mut chunk: Chunk, count: usize) {
+        self.taken += count as u64;
+        let (Chunk::Bytes(_, from) | Chunk::Body(_, from)) = &mut chunk;
+        *from += count;
+        let empty = chunk.as_bytes().is_empty();
+        if !empty {
+            // Packets queued meanwhile stand behind it.
+            match chunk {
+                Chunk::Bytes(bytes, from) if self.chunks.is_empty() && self.tail.is_empty() => {
+                    self.tail = bytes;
+                    self.head = from;
+                    self.compact();
+                }
+                Chunk::Bytes(..) | Chunk::Body(..) => self.chunks.push_front(chunk),
+            }
+        } else if let Chunk::Bytes(mut bytes, _) = chunk
+            && self.tail.capacity() == 0
+        {
+            // The buffer is kept for the next packets, unless it grew beyond all proportion.
+            if bytes.capacity() <= 2 * MARK {
+                bytes.clear();
+                self.tail = bytes;
+            }
+        }
+    }
+
+    /// Drops the written part of the buffer once it is the larger one: each byte moves at most once.
+    fn compact(&mut self) {
+        if self.head * 2 >= self.tail.len() {
+            self.tail.drain(..self.head);
+            self.head = 0;
+        }
+    }
+
+    /// The transport has flushed all that it took. Returns who is to be told.
+    pub fn handle_flushed(&mut self) {
+        self.flushed = self.taken;
+    }
+
+    /// The next one to be told that its bytes are flushed.
+    pub fn poll_flushed(&mut self) -> Option<OnFlush> {
+        let (offset, _) = self.on_flush.front()?;
+        if *offset > self.flushed {
+            return None;
+        }
+        self.on_flush.pop_front().map(|(_, whom)| whom)
+    }
+
+    /// The connection is over: its unsent bytes are thrown away. Returns the waits that hung on them.
+    pub fn disconnected(&mut self) -> Vec<OnFlush> {
+        self.chunks.clear();
+        self.tail = Vec::new();
+        self.head = 0;
+        // The next connection starts behind everything that was ever queued, so that no offset of this
+        // one can look flushed.
+        self.taken = self.total;
+        self.flushed = self.total;
+        self.limit = usize::MAX;
+        self.on_flush.drain(..).map(|(_, whom)| whom).collect()
+    }
+}
+
+fn too_large(overlong: Overlong) -> Error {
+    let Overlong { size, limit } = overlong;
+    Error::new(ErrorKind::TooLarge { size, limit }, crate::error::Doing::Publishing)
+}

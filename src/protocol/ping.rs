@@ -1,0 +1,138 @@
+//! Keep-alive: when the next PINGREQ is due, and when the link is dead (MQTT 5, section 3.1.2.10).
+//!
+//! ```text
+//!          nothing sent, or nothing received,
+//!               for the keep-alive                flushed
+//!     Idle ──────────────────────────► Queued ──────────────► Waiting
+//!       ▲                                │                       │ │ nothing received
+//!       │            PINGRESP            │                       │ │ for the patience
+//!       └────────────────────────────────┴───────────────────────┘ ▼
+//!                                                           the link is dead
+//! ```
+//!
+//! A ping is due also when only one direction was silent: a client that only sends would else never
+//! learn that nobody answers, and one that only receives would be dropped by its broker.
+
+use std::time::{Duration, Instant};
+
+use super::outbox::{OnFlush, Outbox};
+use super::{Done, Token};
+use crate::codec::ping::PINGREQ;
+use crate::error::{Doing, Error, ErrorKind};
+
+/// The keep-alive of one connection.
+#[derive(Debug)]
+pub struct Ping {
+    /// None if the keep-alive is 0: then pings are sent only when asked for.
+    interval: Option<Duration>,
+    /// How long PINGRESP may take.
+    patience: Duration,
+    sent: Instant,
+    received: Instant,
+    state: State,
+    /// Callers of `ping()` who wait for the next PINGRESP.
+    waits: Vec<Token>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No PINGREQ is on its way.
+    Idle,
+    /// PINGREQ is in the out buffer.
+    Queued,
+    /// PINGREQ is flushed and nothing was received since this instant.
+    Waiting { since: Instant },
+}
+
+impl Ping {
+    /// CONNACK has just arrived.
+    pub fn new(interval: Option<Duration>, patience: Duration, now: Instant) -> Self {
+        Self { interval, patience, sent: now, received: now, state: State::Idle, waits: Vec::new() }
+    }
+
+    /// The transport took bytes.
+    pub fn handle_sent(&mut self, now: Instant) {
+        self.sent = now;
+    }
+
+    /// Bytes arrived: the link lives, whatever they are.
+    pub fn handle_received(&mut self, now: Instant) {
+        self.received = now;
+        match &mut self.state {
+            State::Waiting { since } => *since = now,
+            State::Idle | State::Queued => {}
+        }
+    }
+
+    /// PINGREQ was flushed.
+    pub fn handle_flushed(&mut self, now: Instant) {
+        match self.state {
+            State::Queued => self.state = State::Waiting { since: now },
+            State::Idle | State::Waiting { .. } => {}
+        }
+    }
+
+    /// PINGRESP arrived. One that nobody asked for is harmless.
+    pub fn handle_pingresp(&mut self, out: &mut Outbox) {
+        self.state = State::Idle;
+        for token in self.waits.drain(..) {
+            out.done(token, Ok(Done::Pong));
+        }
+    }
+
+    /// Someone wants to know whether the broker answers.
+    pub fn ping(&mut self, token: Token, out: &mut Outbox) {
+        self.waits.push(token);
+        self.probe(out);
+    }
+
+    /// Sends PINGREQ unless one is on its way.
+    pub fn probe(&mut self, out: &mut Outbox) {
+        match self.state {
+            State::Idle => self.send(out),
+            State::Queued | State::Waiting { .. } => {}
+        }
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// The link is dead: no byte came for the patience after PINGREQ was flushed.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
+        match self.state {
+            State::Idle if self.due().is_some_and(|due| now >= due) => {
+                self.send(out);
+                Ok(())
+            }
+            State::Waiting { since } if now >= since + self.patience => {
+                Err(Error::new(ErrorKind::Silent(self.patience), Doing::Connected))
+            }
+            State::Idle | State::Queued | State::Waiting { .. } => Ok(()),
+        }
+    }
+
+    /// When [`Ping::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle => self.due(),
+            // The out buffer is watched for progress by itself.
+            State::Queued => None,
+            State::Waiting { since } => Some(since + self.patience),
+        }
+    }
+
+    /// The connection is over. Returns who waits in vain.
+    pub fn disconnected(self) -> Vec<Token> {
+        self.waits
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.sent.min(self.received) + interval)
+    }
+
+    fn send(&mut self, out: &mut Outbox) {
+        out.send_bytes(&PINGREQ);
+        out.when_flushed(OnFlush::Ping);
+        self.state = State::Queued;
+    }
+}

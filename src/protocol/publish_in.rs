@@ -1,0 +1,497 @@
+//! What arrives: PUBLISH, and which PUBACK, PUBREC and PUBCOMP it is owed (MQTT 5, section 4.3).
+//!
+//! ```text
+//!     QoS 1:  PUBLISH ──► Untaken ── taken by all ──► PUBACK, in order of arrival
+//!     QoS 2:  PUBLISH ──► Untaken ── taken by all ──► PUBREC, in order of arrival ──► Taken
+//!                            │  link lost: nothing is owed, the message stays queued      │ PUBREL
+//!                            ▼                                                            ▼
+//!                         Adrift ── PUBLISH again: owed again, not delivered again     PUBCOMP
+//! ```
+//!
+//! A [`Receipt`] stands for a message that streams still hold; it outlives connections, as do the
+//! QoS 2 identifiers. The [`Ledger`] (what is owed, in which order, and topic aliases) belongs to one
+//! connection and dies with it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Instant;
+
+use slab::Slab;
+
+use super::Effect;
+use super::outbox::Outbox;
+use crate::codec::Publish;
+use crate::codec::publish::AckKind;
+use crate::error::Violation;
+use crate::message::{PacketId, Qos};
+use crate::reason::Reason;
+use crate::version::Version;
+
+/// Stands for a message that was delivered and is owed an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    key: usize,
+    /// Tells this use of the key from a later one.
+    order: u64,
+}
+
+/// What outlives connections.
+#[derive(Debug, Default)]
+pub struct PublishIn {
+    untaken: Slab<Untaken>,
+    /// QoS 2 identifiers that the broker has not released.
+    exactly_once: BTreeMap<PacketId, Exactly>,
+    /// QoS 1 identifiers under which the broker may send an untaken message again.
+    adrift: BTreeMap<PacketId, Receipt>,
+    next_order: u64,
+    /// When an unread message is acknowledged all the same, oldest first.
+    deadlines: VecDeque<(Instant, Receipt)>,
+}
+
+/// A message that is not taken by all who got it.
+#[derive(Debug)]
+struct Untaken {
+    order: u64,
+    qos: Qos,
+    takers: usize,
+    /// The worst answer of those who took it.
+    reason: Reason,
+    debt: Debt,
+}
+
+/// What an untaken message is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Debt {
+    /// An acknowledgement at this place of the ledger.
+    Owed { id: PacketId, place: u64 },
+    /// Nothing on this connection, but the broker may send it again under this identifier.
+    Adrift { id: PacketId },
+    /// Nothing ever: it was acknowledged late, or its session is lost.
+    Nothing,
+}
+
+/// A QoS 2 identifier that the broker has not released.
+#[derive(Debug)]
+struct Exactly {
+    state: ExactlyState,
+    /// Whether it counts against our Receive Maximum: it was published on this connection.
+    counted: bool,
+}
+
+#[derive(Debug)]
+enum ExactlyState {
+    /// Streams still hold it.
+    Untaken(Receipt),
+    /// PUBREC is due or was sent.
+    Taken,
+}
+
+/// What belongs to one connection.
+#[derive(Debug)]
+pub struct Ledger {
+    pubacks: Owed,
+    pubrecs: Owed,
+    /// PUBLISHes without PUBACK, PUBCOMP, or PUBREC with an error.
+    unanswered: usize,
+    receive_maximum: usize,
+    aliases: Vec<Option<Rc<str>>>,
+    alias_maximum: u16,
+}
+
+/// Acknowledgements of one kind in their order of arrival [MQTT-4.6.0-2, -3].
+#[derive(Debug, Default)]
+struct Owed {
+    first: u64,
+    queue: VecDeque<(PacketId, Answer)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// Not everyone has taken the message.
+    Open,
+    /// To be sent once all before it are.
+    Ready(Reason),
+    /// Not to be sent: the broker released the identifier first.
+    Void,
+}
+
+impl Owed {
+    fn push(&mut self, id: PacketId, answer: Answer) -> u64 {
+        self.queue.push_back((id, answer));
+        self.first + self.queue.len() as u64 - 1
+    }
+
+    fn set(&mut self, place: u64, answer: Answer) {
+        let slot = place.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        if let Some((_, slot)) = slot.and_then(|index| self.queue.get_mut(index)) {
+            *slot = answer;
+        }
+    }
+
+    /// The next one that may be sent; none while the oldest is open.
+    fn pop(&mut self) -> Option<(PacketId, Option<Reason>)> {
+        let (id, answer) = *self.queue.front()?;
+        let reason = match answer {
+            Answer::Open => return None,
+            Answer::Ready(reason) => Some(reason),
+            Answer::Void => None,
+        };
+        self.queue.pop_front();
+        self.first += 1;
+        Some((id, reason))
+    }
+}
+
+/// What to do with a PUBLISH.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Hand it on; nothing is owed.
+    Deliver,
+    /// Hand it on, then say with [`PublishIn::delivered`] who got it.
+    DeliverOwed(Receipt),
+    /// It was handed on before.
+    Repeated,
+}
+
+impl Ledger {
+    /// A connection begins for which we announced these limits.
+    pub fn new(receive_maximum: u16, alias_maximum: u16) -> Self {
+        Self {
+            pubacks: Owed::default(),
+            pubrecs: Owed::default(),
+            unanswered: 0,
+            receive_maximum: receive_maximum.into(),
+            aliases: Vec::new(),
+            alias_maximum,
+        }
+    }
+
+    /// The topic of a PUBLISH with an alias: what the alias stands for, or stands for from now on.
+    ///
+    /// # Errors
+    /// An alias that is 0, above what we announced, or not defined yet.
+    pub fn resolve(&mut self, publish: &Publish<'_>) -> Result<Option<Rc<str>>, Violation> {
+        let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
+        if alias == 0 || alias > self.alias_maximum {
+            return Err(Violation::protocol("MQTT-3.1.2-26", "a topic alias above our maximum")
+                .with_reason(Reason::TOPIC_ALIAS_INVALID));
+        }
+        let index = usize::from(alias) - 1;
+        if !publish.topic.is_empty() {
+            if self.aliases.len() <= index {
+                self.aliases.resize(index + 1, None);
+            }
+            let known = self.aliases[index].as_ref().filter(|known| &***known == publish.topic);
+            let topic = known.cloned().unwrap_or_else(|| Rc::from(publish.topic));
+            self.aliases[index] = Some(Rc::clone(&topic));
+            return Ok(Some(topic));
+        }
+        match self.aliases.get(index) {
+            Some(Some(topic)) => Ok(Some(Rc::clone(topic))),
+            Some(None) | None => {
+                Err(Violation::protocol("MQTT5 3.3.2.3.4", "a topic alias that was never defined"))
+            }
+        }
+    }
+}
+
+impl PublishIn {
+    /// A PUBLISH arrived.
+    ///
+    /// # Errors
+    /// More unanswered ones than our Receive Maximum [MQTT-3.3.4-9].
+    pub fn handle_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        ledger: &mut Ledger,
+        out: &mut Outbox,
+    ) -> Result<Arrival, Violation> {
+        let Some(id) = publish.id else { return Ok(Arrival::Deliver) };
+        match publish.qos {
+            Qos::AtMostOnce => Ok(Arrival::Deliver),
+            Qos::AtLeastOnce => {
+                ledger.count(out.version())?;
+                let adrift = self.adrift.remove(&id);
+                if let Some(receipt) = adrift.filter(|receipt| self.debt(*receipt).is_some()) {
+                    if publish.dup {
+                        self.owe(receipt, id, ledger);
+                        return Ok(Arrival::Repeated);
+                    }
+                    // The broker uses the identifier for another message now.
+                    self.settle(receipt);
+                }
+                Ok(Arrival::DeliverOwed(self.receive(id, Qos::AtLeastOnce, ledger)))
+            }
+            Qos::ExactlyOnce => match self.exactly_once.get_mut(&id) {
+                None => {
+                    ledger.count(out.version())?;
+                    let receipt = self.receive(id, Qos::ExactlyOnce, ledger);
+                    let state = ExactlyState::Untaken(receipt);
+                    self.exactly_once.insert(id, Exactly { state, counted: true });
+                    Ok(Arrival::DeliverOwed(receipt))
+                }
+                Some(exactly) => {
+                    if !std::mem::replace(&mut exactly.counted, true) {
+                        ledger.count(out.version())?;
+                    }
+                    match exactly.state {
+                        ExactlyState::Untaken(receipt) => self.owe(receipt, id, ledger),
+                        ExactlyState::Taken => {
+                            ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
+                            self.flush(ledger, out);
+                        }
+                    }
+                    Ok(Arrival::Repeated)
+                }
+            },
+        }
+    }
+
+    /// The message was handed to this many who have to take it. Each is unread until `deadline`, if
+    /// there is one.
+    pub fn delivered(
+        &mut self,
+        receipt: Receipt,
+        takers: usize,
+        deadline: Option<Instant>,
+        ledger: Option<&mut Ledger>,
+        out: &mut Outbox,
+    ) {
+        let Some(untaken) = self.untaken.get_mut(receipt.key) else { return };
+        untaken.takers = takers;
+        if takers == 0 {
+            untaken.takers = 1;
+            self.take(receipt, Reason::SUCCESS, ledger, out);
+        } else if let Some(deadline) = deadline {
+            self.remind(receipt, deadline);
+        }
+    }
+
+    /// One of those who got the message has taken or refused it.
+    pub fn take(
+        &mut self,
+        receipt: Receipt,
+        reason: Reason,
+        ledger: Option<&mut Ledger>,
+        out: &mut Outbox,
+    ) {
+        let untaken = self.untaken.get_mut(receipt.key);
+        let Some(untaken) = untaken.filter(|untaken| untaken.order == receipt.order) else { return };
+        untaken.takers = untaken.takers.saturating_sub(1);
+        untaken.reason = untaken.reason.max(reason);
+        if untaken.takers > 0 {
+            return;
+        }
+        let untaken = self.untaken.remove(receipt.key);
+        self.acknowledge(untaken.qos, untaken.debt, untaken.reason, ledger, out);
+    }
+
+    /// The message is settled on our side: what it is owed may be sent.
+    fn acknowledge(
+        &mut self,
+        qos: Qos,
+        debt: Debt,
+        reason: Reason,
+        ledger: Option<&mut Ledger>,
+        out: &mut Outbox,
+    ) {
+        let (Debt::Owed { id, .. } | Debt::Adrift { id }) = debt else { return };
+        // Before 5.0 there is no way to refuse.
+        let reason = match out.version() {
+            Version::V5_0 => reason,
+            Version::V3_1 | Version::V3_1_1 => Reason::SUCCESS,
+        };
+        let refused = reason.is_error();
+        if qos == Qos::ExactlyOnce {
+            if refused && matches!(debt, Debt::Owed { .. }) {
+                // After PUBREC with an error the identifier is new [MQTT-4.3.3-9].
+                self.exactly_once.remove(&id);
+            } else if let Some(exactly) = self.exactly_once.get_mut(&id) {
+                exactly.state = ExactlyState::Taken;
+            }
+        }
+        let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else { return };
+        let owed = match qos {
+            Qos::ExactlyOnce => &mut ledger.pubrecs,
+            Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
+        };
+        owed.set(place, Answer::Ready(reason));
+        self.flush(ledger, out);
+    }
+
+    /// PUBREL arrived: the identifier is forgotten, then PUBCOMP is sent. Returns whether it was known.
+    pub fn handle_pubrel(&mut self, id: PacketId, ledger: &mut Ledger, out: &mut Outbox) -> bool {
+        let Some(exactly) = self.exactly_once.remove(&id) else {
+            out.acknowledge(AckKind::Pubcomp, id, Reason::PACKET_IDENTIFIER_NOT_FOUND);
+            return false;
+        };
+        if let ExactlyState::Untaken(receipt) = exactly.state {
+            // The broker did not wait for PUBREC: it must not come any more.
+            if let Some(Debt::Owed { place, .. }) = self.debt(receipt) {
+                ledger.pubrecs.set(place, Answer::Void);
+            }
+            self.settle(receipt);
+        }
+        if exactly.counted {
+            ledger.answered();
+        }
+        out.acknowledge(AckKind::Pubcomp, id, Reason::SUCCESS);
+        self.flush(ledger, out);
+        true
+    }
+
+    /// A message above our limit was skipped: it is answered like one that nobody wants, so that the
+    /// broker does not send it for ever.
+    pub fn handle_skipped(
+        &mut self,
+        qos: Qos,
+        id: PacketId,
+        ledger: &mut Ledger,
+        out: &mut Outbox,
+    ) {
+        match qos {
+            Qos::AtMostOnce => return,
+            Qos::AtLeastOnce => {
+                ledger.unanswered += 1;
+                ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS));
+            }
+            Qos::ExactlyOnce => {
+                ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
+                let exactly = Exactly { state: ExactlyState::Taken, counted: true };
+                if self.exactly_once.insert(id, exactly).is_none_or(|old| !old.counted) {
+                    ledger.unanswered += 1;
+                }
+            }
+        }
+        self.flush(ledger, out);
+    }
+
+    /// When [`PublishIn::handle_timeout`] has something to do; perhaps a little early.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.front().map(|(deadline, _)| *deadline)
+    }
+
+    /// Time has passed: what was not taken in time is acknowledged; it stays queued.
+    pub fn handle_timeout(&mut self, now: Instant, ledger: &mut Ledger, out: &mut Outbox) {
+        while let Some((deadline, receipt)) = self.deadlines.front().copied() {
+            if deadline > now && self.debt(receipt).is_some() {
+                return;
+            }
+            self.deadlines.pop_front();
+            let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else { continue };
+            let qos = self.untaken[receipt.key].qos;
+            self.settle(receipt);
+            self.acknowledge(qos, debt, Reason::SUCCESS, Some(&mut *ledger), out);
+            out.effect(Effect::Overdue(receipt));
+        }
+    }
+
+    /// The connection is over: what was owed is owed no more, and the messages stay where they are.
+    pub fn disconnected(&mut self) {
+        for (key, untaken) in &mut self.untaken {
+            if let Debt::Owed { id, .. } = untaken.debt {
+                untaken.debt = Debt::Adrift { id };
+                if untaken.qos == Qos::AtLeastOnce {
+                    self.adrift.insert(id, Receipt { key, order: untaken.order });
+                }
+            }
+        }
+        for exactly in self.exactly_once.values_mut() {
+            exactly.counted = false;
+        }
+        self.deadlines.clear();
+    }
+
+    /// The broker lost the session: its identifiers mean nothing any more.
+    pub fn session_lost(&mut self) {
+        for (_, untaken) in &mut self.untaken {
+            untaken.debt = Debt::Nothing;
+        }
+        self.exactly_once.clear();
+        self.adrift.clear();
+    }
+
+    /// An unread message must be taken by `deadline`, or is acknowledged then.
+    pub fn remind(&mut self, receipt: Receipt, deadline: Instant) {
+        // What was taken meanwhile is dropped here, so that the queue holds only what is unread.
+        while let Some((_, front)) = self.deadlines.front() {
+            if self.debt(*front).is_some() {
+                break;
+            }
+            self.deadlines.pop_front();
+        }
+        self.deadlines.push_back((deadline, receipt));
+    }
+
+    fn receive(&mut self, id: PacketId, qos: Qos, ledger: &mut Ledger) -> Receipt {
+        let place = ledger.owed(qos).push(id, Answer::Open);
+        let order = self.next_order;
+        self.next_order += 1;
+        let debt = Debt::Owed { id, place };
+        let key = self.untaken.insert(Untaken { order, qos, takers: 1, reason: Reason::SUCCESS, debt });
+        Receipt { key, order }
+    }
+
+    /// An untaken message came again: its acknowledgement is owed on this connection too.
+    fn owe(&mut self, receipt: Receipt, id: PacketId, ledger: &mut Ledger) {
+        let Some(untaken) = self.untaken.get_mut(receipt.key) else { return };
+        match untaken.debt {
+            Debt::Adrift { .. } => {
+                let place = ledger.owed(untaken.qos).push(id, Answer::Open);
+                untaken.debt = Debt::Owed { id, place };
+            }
+            // Repeated on the same connection: one acknowledgement is enough.
+            Debt::Owed { .. } | Debt::Nothing => {}
+        }
+    }
+
+    fn debt(&self, receipt: Receipt) -> Option<Debt> {
+        let untaken = self.untaken.get(receipt.key)?;
+        (untaken.order == receipt.order && untaken.debt != Debt::Nothing).then_some(untaken.debt)
+    }
+
+    /// Nothing is owed for this message any more.
+    fn settle(&mut self, receipt: Receipt) {
+        if let Some(untaken) = self.untaken.get_mut(receipt.key) {
+            untaken.debt = Debt::Nothing;
+        }
+    }
+
+    fn flush(&mut self, ledger: &mut Ledger, out: &mut Outbox) {
+        while let Some((id, reason)) = ledger.pubacks.pop() {
+            ledger.answered();
+            if let Some(reason) = reason {
+                out.acknowledge(AckKind::Puback, id, reason);
+            }
+        }
+        while let Some((id, reason)) = ledger.pubrecs.pop() {
+            let Some(reason) = reason else { continue };
+            if reason.is_error() {
+                ledger.answered();
+            }
+            out.acknowledge(AckKind::Pubrec, id, reason);
+        }
+    }
+}
+
+impl Ledger {
+    fn owed(&mut self, qos: Qos) -> &mut Owed {
+        match qos {
+            Qos::ExactlyOnce => &mut self.pubrecs,
+            Qos::AtLeastOnce | Qos::AtMostOnce => &mut self.pubacks,
+        }
+    }
+
+    fn count(&mut self, version: Version) -> Result<(), Violation> {
+        self.unanswered += 1;
+        if version == Version::V5_0 && self.unanswered > self.receive_maximum {
+            return Err(Violation::protocol("MQTT-3.3.4-9", "more publications than our maximum")
+                .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED));
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+    }
+}

@@ -1,0 +1,226 @@
+//! QoS 0 on the way out: sent once, or kept within bounds until there is room (MQTT 5, section 4.3.1).
+//!
+//! ```text
+//!     a call ── room in the out buffer ──► sent, and forgotten
+//!        └───── none, or no link ──► Pending ── room ──► sent, and forgotten
+//! ```
+//!
+//! Small pending messages lie one behind the other in one buffer, so that keeping one allocates
+//! nothing once the buffer has grown; the payload of a large one is kept by reference.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::connect::Limits;
+use super::outbox::{LARGE, OnFlush, Outbox};
+use super::publish_out::{Expiry, check, cost};
+use super::{Effect, Token};
+use crate::codec::Publish;
+use crate::error::{Doing, Error, ErrorKind};
+use crate::message::{Body, Payload, Qos};
+use crate::properties::{Properties, PropertyList};
+use crate::version::Version;
+
+/// A message to publish, borrowed from its caller.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Where to; checked to be a topic name.
+    pub topic: &'a str,
+    /// What.
+    pub payload: Payload<'a>,
+    /// With which properties; not sent before 5.0.
+    pub properties: PropertyList<'a>,
+    /// Whether the broker keeps it.
+    pub retain: bool,
+}
+
+/// Accepted QoS 0 messages that wait for room or for the link.
+#[derive(Debug, Default)]
+pub struct PublishQos0 {
+    queue: VecDeque<Entry>,
+    /// Topics, properties and small payloads of `queue` back to back, from `start` on.
+    buffer: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    topic: usize,
+    properties: usize,
+    payload: Place,
+    retain: bool,
+    expires: Expiry,
+    wait: Option<Token>,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// This many bytes behind the properties.
+    Buffer(usize),
+    /// Elsewhere, because it is large.
+    Body(Body),
+}
+
+impl Place {
+    fn len(&self) -> usize {
+        match self {
+            Self::Buffer(length) => *length,
+            Self::Body(body) => body.as_bytes().len(),
+        }
+    }
+}
+
+impl PublishQos0 {
+    /// Bytes of the messages that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Sends a message at once. Nothing of its class may be waiting.
+    ///
+    /// # Errors
+    /// The broker's limits forbid it.
+    #[inline]
+    pub fn send(
+        outgoing: &Outgoing<'_>,
+        wait: Option<Token>,
+        limits: &Limits,
+        out: &mut Outbox,
+    ) -> Result<(), Error> {
+        check(Qos::AtMostOnce, outgoing.retain, limits)?;
+        let payload = outgoing.payload.as_bytes();
+        let body = (payload.len() > LARGE).then(|| outgoing.payload.clone().into_body());
+        let properties = match out.version() {
+            Version::V3_1 | Version::V3_1_1 => PropertyList::EMPTY,
+            Version::V5_0 => outgoing.properties,
+        };
+        let publish = packet(outgoing.topic, outgoing.retain, properties, payload);
+        let from = out.total();
+        out.publish(&publish, body.as_ref())?;
+        if let Some(token) = wait {
+            out.when_flushed(OnFlush::Wait { token, from });
+        }
+        Ok(())
+    }
+
+    /// Keeps a message until there is room.
+    pub fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) {
+        let properties = outgoing.properties.as_bytes();
+        let expires = Expiry::of(outgoing.properties);
+        self.buffer.extend_from_slice(outgoing.topic.as_bytes());
+        self.buffer.extend_from_slice(properties);
+        let payload = outgoing.payload.as_bytes();
+        self.bytes += cost(outgoing.topic.len(), payload.len());
+        let place = if payload.len() > LARGE {
+            Place::Body(outgoing.payload.into_body())
+        } else {
+            self.buffer.extend_from_slice(payload);
+            Place::Buffer(payload.len())
+        };
+        self.queue.push_back(Entry {
+            topic: outgoing.topic.len(),
+            properties: properties.len(),
+            payload: place,
+            retain: outgoing.retain,
+            expires,
+            wait,
+        });
+    }
+
+    /// Gives the messages accepted since the last turn the time from which their expiry counts.
+    pub fn stamp(&mut self, now: Instant) {
+        for entry in self.queue.iter_mut().rev() {
+            match entry.expires {
+                Expiry::Never => {}
+                // What is older was stamped before.
+                Expiry::At(_) => break,
+                Expiry::After(_) => entry.expires.stamp(now),
+            }
+        }
+    }
+
+    /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends
+    /// instead.
+    pub fn emit(&mut self, now: Instant, limits: &Limits, out: &mut Outbox) {
+        let Some(entry) = self.queue.pop_front() else { return };
+        self.bytes -= cost(entry.topic, entry.payload.len());
+        let held = &self.buffer[self.start..];
+        let (topic, rest) = held.split_at(entry.topic);
+        let (properties, rest) = rest.split_at(entry.properties);
+        let mut used = entry.topic + entry.properties;
+        let (payload, body) = match &entry.payload {
+            Place::Buffer(length) => {
+                used += length;
+                (&rest[..*length], None)
+            }
+            Place::Body(body) => (body.as_bytes(), Some(body)),
+        };
+        let topic = std::str::from_utf8(topic).expect("the topic was copied from a &str");
+        let list = PropertyList::from_checked(properties);
+        let from = out.total();
+        let sent = match entry.expires.left(now) {
+            None => Err(Error::new(ErrorKind::Expired, Doing::Publishing)),
+            Some(seconds) => check(Qos::AtMostOnce, entry.retain, limits).and_then(|()| {
+                let lowered;
+                let properties = match (out.version(), seconds) {
+                    (Version::V3_1 | Version::V3_1_1, _) => PropertyList::EMPTY,
+                    (Version::V5_0, Some(left)) => {
+                        lowered = Properties::from(list).message_expiry_interval(left);
+                        lowered.list()
+                    }
+                    (Version::V5_0, None) => list,
+                };
+                out.publish(&packet(topic, entry.retain, properties, payload), body)
+            }),
+        };
+        match (sent, entry.wait) {
+            (Ok(()), Some(token)) => out.when_flushed(OnFlush::Wait { token, from }),
+            (Ok(()), None) => {}
+            (Err(error), Some(token)) => out.done(token, Err(error)),
+            (Err(error), None) => out.effect(Effect::Unpublished(None, error)),
+        }
+        self.start += used;
+        self.compact();
+    }
+
+    /// Nothing will be sent any more: every wait ends.
+    pub fn close(&mut self, out: &mut Outbox) {
+        for entry in self.queue.drain(..) {
+            if let Some(token) = entry.wait {
+                out.done(token, Err(Error::closed(Doing::Publishing)));
+            }
+        }
+        *self = Self::default();
+    }
+
+    /// Drops what was sent once it is the larger part: each byte moves at most once.
+    fn compact(&mut self) {
+        if self.queue.is_empty() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start * 2 >= self.buffer.len() {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+    }
+}
+
+fn packet<'a>(
+    topic: &'a str,
+    retain: bool,
+    properties: PropertyList<'a>,
+    payload: &'a [u8],
+) -> Publish<'a> {
+    Publish { dup: false, qos: Qos::AtMostOnce, retain, topic, id: None, properties, payload }
+}

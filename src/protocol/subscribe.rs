@@ -1,0 +1,352 @@
+//! SUBSCRIBE and SUBACK: what is wanted, asked for, and granted (MQTT 5, sections 3.8, 3.9).
+//!
+//! ```text
+//!     a call ──► Queued ──────────► Asked ──────────► granted: stands in `active`
+//!                  ▲    SUBSCRIBE     │     SUBACK    refused: the subscriber is told
+//!                  └──────────────────┘
+//!                   link lost: a new request with a new identifier (situation 14)
+//! ```
+//!
+//! `active` outlives connections; when the broker lost the session it is asked for again, first of all.
+//! Requests and UNSUBSCRIBEs share one order, so that the last word about a filter is the caller's.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use slab::Slab;
+
+use super::connect::Limits;
+use super::outbox::{OnFlush, Outbox};
+use super::packet_id::{Owner, PacketIds};
+use super::{Asked, Done, Effect, Grant, Token};
+use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
+use crate::codec::{Packet, Suback, Subscribe};
+use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
+use crate::message::PacketId;
+use crate::properties::Properties;
+use crate::reason::Reason;
+use crate::topic;
+use crate::version::Version;
+use crate::wait::Wait;
+
+/// Filters per SUBSCRIBE: one large cloud accepts no more.
+pub const BATCH: usize = 8;
+
+/// Requests that may be unanswered at a time; the others wait their turn. As many as the reserved
+/// packet identifiers, so that one is always free.
+const IN_FLIGHT: usize = super::packet_id::RESERVED / 2;
+
+/// A call of `subscribe`: one filter or several, on behalf of one subscriber.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The subscriber, as the router knows it.
+    pub owner: usize,
+    /// What it wants.
+    pub filters: Vec<(Rc<str>, FilterOptions)>,
+    /// The subscription identifier, if the user gave one.
+    pub identifier: Option<u32>,
+    /// User properties of the SUBSCRIBE.
+    pub properties: Properties,
+    /// Who waits, and for what.
+    pub wait: Option<(Wait, Token)>,
+}
+
+/// A call under way: it may take several SUBSCRIBEs.
+#[derive(Debug)]
+struct Call {
+    owner: usize,
+    wait: Option<(Wait, Token)>,
+    /// SUBSCRIBEs not flushed yet, and not answered yet.
+    unflushed: usize,
+    unanswered: usize,
+    grants: Vec<Grant>,
+}
+
+/// One SUBSCRIBE that is to be sent or is unanswered.
+#[derive(Debug)]
+struct Request {
+    order: u64,
+    /// None if it restores what the broker forgot.
+    call: Option<usize>,
+    filters: Vec<(Rc<str>, FilterOptions)>,
+    identifier: Option<u32>,
+    properties: Properties,
+    flushed: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    id: PacketId,
+    request: Request,
+    /// Where the packet ends in the stream of bytes.
+    end: u64,
+}
+
+/// A subscription that the broker granted.
+#[derive(Debug)]
+struct Active {
+    options: FilterOptions,
+    identifier: Option<u32>,
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct Subscribing {
+    active: BTreeMap<Rc<str>, Active>,
+    queue: VecDeque<Request>,
+    flights: Slab<Flight>,
+    calls: Slab<Call>,
+}
+
+impl Subscribing {
+    /// A caller wants to subscribe. `order` is its place among all subscribes and unsubscribes.
+    pub fn subscribe(&mut self, subscription: Subscription, order: u64) {
+        let batches = subscription.filters.len().div_ceil(BATCH);
+        let call = self.calls.insert(Call {
+            owner: subscription.owner,
+            wait: subscription.wait,
+            unflushed: batches,
+            unanswered: batches,
+            grants: Vec::with_capacity(subscription.filters.len()),
+        });
+        for filters in subscription.filters.chunks(BATCH) {
+            self.queue.push_back(Request {
+                order,
+                call: Some(call),
+                filters: filters.to_vec(),
+                identifier: subscription.identifier,
+                properties: subscription.properties.clone(),
+                flushed: false,
+            });
+        }
+    }
+
+    /// The place of the next request in the common order.
+    pub fn next_order(&self) -> Option<u64> {
+        self.queue.front().map(|request| request.order)
+    }
+
+    /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
+    /// as many as both kinds of requests can hold.
+    pub fn is_free(&self) -> bool {
+        self.flights.len() < IN_FLIGHT
+    }
+
+    /// Sends the next request; one that the broker's limits forbid fails instead.
+    pub fn emit(&mut self, limits: &Limits, ids: &mut PacketIds, out: &mut Outbox) {
+        let Some(id) = ids.take(Owner::Subscribe(self.flights.vacant_key())) else { return };
+        let Some(request) = self.queue.pop_front() else {
+            ids.release(id);
+            return;
+        };
+        if let Err(error) = check(&request, limits) {
+            ids.release(id);
+            self.fail(request, &error, out);
+            return;
+        }
+        let mut payload = Vec::new();
+        for (filter, options) in &request.filters {
+            push_filter(&mut payload, filter, *options);
+        }
+        let properties = match (out.version(), request.identifier) {
+            (Version::V5_0, Some(identifier)) => {
+                request.properties.clone().subscription_identifier(identifier)
+            }
+            (Version::V5_0, None) => request.properties.clone(),
+            (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
+        };
+        let packet = Packet::Subscribe(Subscribe {
+            id,
+            properties: properties.list(),
+            filters: FilterList::new(&payload),
+        });
+        if let Err(error) = out.send(&packet) {
+            ids.release(id);
+            self.fail(request, &error.while_doing(Doing::Subscribing), out);
+            return;
+        }
+        out.when_flushed(OnFlush::Packet(id));
+        self.flights.insert(Flight { id, request, end: out.total() });
+    }
+
+    /// The SUBSCRIBE in flight under `key` was flushed.
+    pub fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
+        let Some(request) = self.flights.get_mut(key).map(|flight| &mut flight.request) else {
+            return;
+        };
+        if std::mem::replace(&mut request.flushed, true) {
+            return;
+        }
+        let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) else { return };
+        call.unflushed -= 1;
+        if call.unflushed == 0
+            && let Some((_, token)) = call.wait.take_if(|(wait, _)| *wait == Wait::Sent)
+        {
+            out.done(token, Ok(Done::Sent));
+        }
+    }
+
+    /// SUBACK for the request in flight under `key`.
+    ///
+    /// # Errors
+    /// Not one reason per filter [MQTT-3.8.4-6].
+    pub fn handle_suback(
+        &mut self,
+        key: usize,
+        suback: &Suback<'_>,
+        ids: &mut PacketIds,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(flight) = self.flights.try_remove(key) else { return Ok(()) };
+        ids.release(flight.id);
+        let request = flight.request;
+        if suback.reasons.iter().len() != request.filters.len() {
+            return Err(Violation::protocol(
+                "MQTT-3.8.4-6",
+                "SUBACK has not one reason per filter",
+            ));
+        }
+        let text: Option<Rc<str>> = suback.properties.reason_string().map(Rc::from);
+        for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
+            if !reason.is_error() {
+                let active = Active { options: *options, identifier: request.identifier };
+                self.active.insert(Rc::clone(filter), active);
+            }
+            let answer = Asked::Answered(reason, text.clone());
+            self.granted(request.call, Grant { filter: Rc::clone(filter), answer }, out);
+        }
+        self.answered(request.call, out);
+        Ok(())
+    }
+
+    /// Nobody wants `filter` any more: it is not restored. What is queued or under way for it goes on,
+    /// and the UNSUBSCRIBE follows it.
+    pub fn forget(&mut self, filter: &str) {
+        self.active.remove(filter);
+    }
+
+    /// The connection is over: what was not answered is asked again, in its order.
+    pub fn disconnected(&mut self, ids: &mut PacketIds) {
+        let mut flights: Vec<_> = self.flights.drain().collect();
+        flights.sort_by_key(|flight| flight.end);
+        for flight in flights.into_iter().rev() {
+            ids.release(flight.id);
+            // A restoring request is made anew if the session is lost again.
+            if flight.request.call.is_some() {
+                self.queue.push_front(flight.request);
+            }
+        }
+        self.queue.retain(|request| request.call.is_some());
+    }
+
+    /// The broker lost the session: everything granted is asked for again, before anything else, with
+    /// its original options (situation 4). What is queued anyway is not asked for twice.
+    pub fn restore(&mut self) {
+        let queued: Vec<Rc<str>> = self
+            .queue
+            .iter()
+            .flat_map(|request| request.filters.iter().map(|(filter, _)| Rc::clone(filter)))
+            .collect();
+        let mut batches: Vec<Request> = Vec::new();
+        for (filter, active) in &self.active {
+            if queued.contains(filter) {
+                continue;
+            }
+            let item = (Rc::clone(filter), active.options);
+            match batches.last_mut() {
+                Some(batch)
+                    if batch.identifier == active.identifier && batch.filters.len() < BATCH =>
+                {
+                    batch.filters.push(item);
+                }
+                Some(_) | None => batches.push(Request {
+                    order: 0,
+                    call: None,
+                    filters: vec![item],
+                    identifier: active.identifier,
+                    properties: Properties::new(),
+                    flushed: false,
+                }),
+            }
+        }
+        for batch in batches.into_iter().rev() {
+            self.queue.push_front(batch);
+        }
+    }
+
+    /// Whether something is asked for and not answered.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || !self.flights.is_empty()
+    }
+
+    fn fail(&mut self, request: Request, error: &Error, out: &mut Outbox) {
+        for (filter, _) in request.filters {
+            let answer = Asked::Failed(error.clone());
+            self.granted(request.call, Grant { filter, answer }, out);
+        }
+        self.answered(request.call, out);
+    }
+
+    fn granted(&mut self, call: Option<usize>, grant: Grant, out: &mut Outbox) {
+        match call.and_then(|call| self.calls.get_mut(call)) {
+            Some(call) => call.grants.push(grant),
+            None => {
+                // A restored subscription: only a refusal is news.
+                if grant.error().is_some() {
+                    self.active.remove(&grant.filter);
+                    out.effect(Effect::Unrestored(grant));
+                }
+            }
+        }
+    }
+
+    /// One request of a call is done; with the last one the call is.
+    fn answered(&mut self, call: Option<usize>, out: &mut Outbox) {
+        let Some(key) = call else { return };
+        let Some(call) = self.calls.get_mut(key) else { return };
+        call.unanswered -= 1;
+        if call.unanswered > 0 {
+            return;
+        }
+        let call = self.calls.remove(key);
+        out.effect(Effect::Subscribed(call.owner, call.grants.clone()));
+        let Some((_, token)) = call.wait else { return };
+        let failed = call.grants.iter().find_map(Grant::error);
+        out.done(token, failed.map_or(Ok(Done::Granted(call.grants)), Err));
+    }
+}
+
+impl Grant {
+    /// Why the filter is not subscribed to, if it is not.
+    pub fn error(&self) -> Option<Error> {
+        match &self.answer {
+            Asked::Failed(error) => Some(error.clone()),
+            Asked::Answered(reason, text) if reason.is_error() => {
+                let kind = ErrorKind::Refused {
+                    reason: *reason,
+                    filter: Some(self.filter.as_ref().into()),
+                    text: text.as_deref().map(Into::into),
+                };
+                Some(Error::new(kind, Doing::Subscribing).sent_as(Sent::Yes))
+            }
+            Asked::Answered(..) => None,
+        }
+    }
+}
+
+/// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).
+fn check(request: &Request, limits: &Limits) -> Result<(), Error> {
+    let refuse = |reason| Err(Error::new(ErrorKind::NotOffered(reason), Doing::Subscribing));
+    for (filter, _) in &request.filters {
+        if !limits.wildcards_available && topic::has_wildcard(filter) {
+            return refuse(Reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+        if !limits.shared_available && topic::is_shared(filter) {
+            return refuse(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+        }
+    }
+    if !limits.identifiers_available && request.identifier.is_some() {
+        return refuse(Reason::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
+    }
+    Ok(())
+}
