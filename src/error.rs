@@ -189,7 +189,7 @@ impl Violation {
 
 impl From<PropertyFault> for Violation {
     fn from(fault: PropertyFault) -> Self {
-        Self::malformed(fault.clause, fault.what)
+        Self::malformed(fault.clause, fault.what).with_reason(fault.reason)
     }
 }
 

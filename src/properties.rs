@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::reason::Reason;
 use crate::topic::{MAX_TEXT, check_topic};
 
 /// The largest variable byte integer (MQTT 5, section 1.5.5).
@@ -19,6 +20,8 @@ pub struct PropertyFault {
     pub clause: &'static str,
     /// What is wrong, as part of a sentence.
     pub what: &'static str,
+    /// The reason code for it, if the property came from the other side.
+    pub(crate) reason: Reason,
 }
 
 impl fmt::Display for PropertyFault {
@@ -30,7 +33,20 @@ impl fmt::Display for PropertyFault {
 impl std::error::Error for PropertyFault {}
 
 const fn fault(clause: &'static str, what: &'static str) -> PropertyFault {
-    PropertyFault { clause, what }
+    PropertyFault {
+        clause,
+        what,
+        reason: Reason::MALFORMED_PACKET,
+    }
+}
+
+/// The standard calls a value of the right form that is not allowed a protocol error.
+const fn forbidden(clause: &'static str, what: &'static str, reason: Reason) -> PropertyFault {
+    PropertyFault {
+        clause,
+        what,
+        reason,
+    }
 }
 
 const CUT_OFF: PropertyFault = fault("MQTT5 2.2.2", "a property is cut off");
@@ -59,7 +75,11 @@ impl<'a> Value<'a> for bool {
         match u8::read(bytes)? {
             (0, rest) => Ok((false, rest)),
             (1, rest) => Ok((true, rest)),
-            (_, _) => Err(fault("MQTT5 2.2.2.2", "a property is neither 0 nor 1")),
+            (_, _) => Err(forbidden(
+                "MQTT5 2.2.2.2",
+                "a property is neither 0 nor 1",
+                Reason::PROTOCOL_ERROR,
+            )),
         }
     }
     fn write(&self, out: &mut Vec<u8>) -> Result<(), PropertyFault> {
@@ -327,26 +347,47 @@ impl Property<'_> {
     /// The values that a property of the right form may still not have.
     fn check(&self) -> Result<(), PropertyFault> {
         if let Self::SubscriptionIdentifier(0) = self {
-            return Err(fault("MQTT5 3.8.2.1.2", "the Subscription Identifier is 0"));
+            return Err(forbidden(
+                "MQTT5 3.8.2.1.2",
+                "the Subscription Identifier is 0",
+                Reason::PROTOCOL_ERROR,
+            ));
         }
         if let Self::ReceiveMaximum(0) = self {
-            return Err(fault("MQTT5 3.1.2.11.3", "the Receive Maximum is 0"));
+            return Err(forbidden(
+                "MQTT5 3.1.2.11.3",
+                "the Receive Maximum is 0",
+                Reason::PROTOCOL_ERROR,
+            ));
         }
         if let Self::MaximumPacketSize(0) = self {
-            return Err(fault("MQTT5 3.1.2.11.4", "the Maximum Packet Size is 0"));
+            return Err(forbidden(
+                "MQTT5 3.1.2.11.4",
+                "the Maximum Packet Size is 0",
+                Reason::PROTOCOL_ERROR,
+            ));
         }
         if let Self::MaximumQos(2..) = self {
-            return Err(fault("MQTT5 3.2.2.3.4", "the Maximum QoS is above 1"));
+            return Err(forbidden(
+                "MQTT5 3.2.2.3.4",
+                "the Maximum QoS is above 1",
+                Reason::PROTOCOL_ERROR,
+            ));
         }
         if let Self::TopicAlias(0) = self {
-            return Err(fault("MQTT-3.3.2-8", "the Topic Alias is 0"));
+            return Err(forbidden(
+                "MQTT-3.3.2-8",
+                "the Topic Alias is 0",
+                Reason::TOPIC_ALIAS_INVALID,
+            ));
         }
         if let Self::ResponseTopic(topic) = self
             && check_topic(topic).is_err()
         {
-            return Err(fault(
+            return Err(forbidden(
                 "MQTT-3.3.2-14",
                 "the Response Topic is not a topic name",
+                Reason::PROTOCOL_ERROR,
             ));
         }
         Ok(())

@@ -1,11 +1,19 @@
 //! PUBLISH and its answers PUBACK, PUBREC, PUBREL and PUBCOMP (MQTT 5, sections 3.3 to 3.7).
+
 use std::fmt;
 
-use super::Overlong;
+use super::properties::{self, Place};
+use super::wire::{self, Reader};
+use super::{Frame, Overlong, first};
+use crate::error::Violation;
 use crate::message::{PacketId, Qos};
 use crate::properties::PropertyList;
 use crate::reason::Reason;
+use crate::topic::{MAX_TEXT, TopicError, check_topic};
 use crate::version::Version;
+
+/// The flag RETAIN in the first byte of PUBLISH; DUP is [`first::DUP`].
+const RETAIN: u8 = 0x01;
 
 /// PUBLISH, in either direction.
 #[derive(Clone, Copy, PartialEq)]
@@ -19,6 +27,190 @@ pub struct Publish<'a> {
     pub id: Option<PacketId>,
     pub properties: PropertyList<'a>,
     pub payload: &'a [u8],
+}
+
+impl<'a> Publish<'a> {
+    #[inline]
+    pub(super) fn decode(version: Version, frame: Frame<'a>) -> Result<Self, Violation> {
+        let qos = qos_of(frame.first).ok_or_else(|| super::bad_first(frame.first))?;
+        let dup = frame.first & first::DUP != 0;
+        // [MQTT-3.3.1-2]. 3.1 only says that DUP means nothing there.
+        if dup && qos == Qos::AtMostOnce && version != Version::V3_1 {
+            return Err(Violation::protocol(
+                "MQTT-3.3.1-2",
+                "a PUBLISH with QoS 0 has DUP",
+            ));
+        }
+        let mut reader = Reader::new(frame.body);
+        // [MQTT-3.3.2-1]
+        let topic = reader.utf8()?;
+        // [MQTT-2.2.1-2]: no id with QoS 0.
+        let id = match qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => Some(reader.id()?),
+        };
+        let properties = properties::decode(version, &mut reader, Place::Publish)?;
+        if !is_plain(topic) {
+            check_name(version, topic, properties)?;
+        }
+        Ok(Self {
+            dup,
+            qos,
+            retain: frame.first & RETAIN != 0,
+            topic,
+            id,
+            properties,
+            payload: reader.rest(),
+        })
+    }
+}
+
+/// Whether nothing can be wrong with a topic name; if this is false a second look says what is.
+///
+/// Without an early return the compiler compares many bytes at a time.
+#[inline]
+fn is_plain(topic: &str) -> bool {
+    let special = topic
+        .bytes()
+        .fold(false, |found, byte| found | matches!(byte, 0 | b'+' | b'#'));
+    !special && !topic.is_empty()
+}
+
+#[cold]
+fn check_name(
+    version: Version,
+    topic: &str,
+    properties: PropertyList<'_>,
+) -> Result<(), Violation> {
+    match check_topic(topic) {
+        Ok(()) => Ok(()),
+        // MQTT 5, section 3.3.2.1
+        Err(TopicError::Empty) if version == Version::V5_0 => match properties.topic_alias() {
+            Some(_alias) => Ok(()),
+            None => Err(Violation::protocol(
+                "MQTT5 3.3.2.1",
+                "a PUBLISH has neither topic nor alias",
+            )),
+        },
+        Err(TopicError::Nul) => Err(Violation::malformed("MQTT-1.5.4-2", "a topic holds U+0000")),
+        Err(TopicError::WildcardInName) => Err(Violation::protocol(
+            "MQTT-3.3.2-2",
+            "the topic of a PUBLISH holds a wildcard",
+        )),
+        Err(error) => Err(Violation::protocol(
+            error.clause(),
+            "a topic is no topic name",
+        )),
+    }
+}
+
+impl Publish<'_> {
+    /// Bytes that the packet takes on the wire, fixed header included.
+    #[inline]
+    pub fn size(&self, version: Version) -> usize {
+        wire::packet_size(self.remaining(version))
+    }
+
+    /// Bytes after the fixed header.
+    #[inline]
+    fn remaining(&self, version: Version) -> usize {
+        let id = if self.id.is_some() { 2_usize } else { 0 };
+        let properties = if version == Version::V5_0 {
+            let length = self.properties.as_bytes().len();
+            wire::variable_size(length).saturating_add(length)
+        } else {
+            0
+        };
+        id.saturating_add(2)
+            .saturating_add(self.topic.len())
+            .saturating_add(properties)
+            .saturating_add(self.payload.len())
+    }
+
+    /// Appends everything but the payload, whose bytes the caller adds or sends by reference.
+    ///
+    /// # Errors
+    /// As [`super::Packet::encode`].
+    #[inline]
+    pub fn encode_head(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
+        self.put_head(version, 0, out)
+    }
+
+    /// Appends the packet.
+    ///
+    /// # Errors
+    /// As [`super::Packet::encode`].
+    #[inline]
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
+        self.put_head(version, self.payload.len(), out)?;
+        out.extend_from_slice(self.payload);
+        Ok(())
+    }
+
+    /// Appends the head and makes room for `follows` more bytes.
+    #[inline]
+    fn put_head(
+        &self,
+        version: Version,
+        follows: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Overlong> {
+        debug_assert_eq!(
+            self.id.is_some(),
+            self.qos != Qos::AtMostOnce,
+            "a packet id belongs to QoS 1 and 2 [MQTT-2.2.1-2]"
+        );
+        // Everything that can fail comes before the first byte.
+        let topic = u16::try_from(self.topic.len()).map_err(|_| Overlong {
+            size: self.topic.len(),
+            limit: MAX_TEXT,
+        })?;
+        let remaining = self.remaining(version);
+        wire::check_remaining(remaining)?;
+        let head = wire::packet_size(remaining).saturating_sub(self.payload.len());
+        out.reserve(head.saturating_add(follows));
+
+        let dup = if self.dup { first::DUP } else { 0 };
+        let retain = if self.retain { RETAIN } else { 0 };
+        out.push(first::PUBLISH | dup | (self.qos.bits() << 1) | retain);
+        wire::put_variable(out, remaining);
+        out.extend_from_slice(&topic.to_be_bytes());
+        out.extend_from_slice(self.topic.as_bytes());
+        if let Some(id) = self.id {
+            wire::put_id(out, id);
+        }
+        properties::encode(version, self.properties, out)
+    }
+}
+
+/// The QoS bits in the first byte of a PUBLISH.
+#[inline]
+const fn qos_of(first: u8) -> Option<Qos> {
+    Qos::from_bits(first >> 1 & 0x03)
+}
+
+/// The QoS and packet id of a PUBLISH of which only the beginning is here; none if more is needed.
+///
+/// For a packet above the size limit that is skipped but must be acknowledged. `first` is its first
+/// byte, `body` what is here of everything after the fixed header. With QoS 1 and 2 an id of 0, which
+/// is forbidden [MQTT-2.2.1-3], is told as none.
+pub fn peek_id(first: u8, body: &[u8]) -> Option<(Qos, Option<PacketId>)> {
+    let qos = qos_of(first)?;
+    if qos == Qos::AtMostOnce {
+        return Some((qos, None));
+    }
+    let mut reader = Reader::new(body);
+    reader.binary().ok()?;
+    let id = reader.u16().ok()?;
+    Some((qos, PacketId::new(id)))
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP. Before 5.0 there is only the id; `reason` is then success.
@@ -38,62 +230,73 @@ pub enum AckKind {
     Pubcomp,
 }
 
-impl Publish<'_> {
-    /// Bytes that the packet takes on the wire, fixed header included.
-    pub fn size(&self, version: Version) -> usize {
-        let _ = version;
-        todo!()
+impl AckKind {
+    const fn first(self) -> u8 {
+        match self {
+            Self::Puback => first::PUBACK,
+            Self::Pubrec => first::PUBREC,
+            Self::Pubrel => first::PUBREL,
+            Self::Pubcomp => first::PUBCOMP,
+        }
     }
 
-    /// Appends everything but the payload, whose bytes the caller adds or sends by reference.
-    ///
-    /// # Errors
-    /// As [`super::Packet::encode`].
-    pub fn encode_head(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
-        let _ = (version, out);
-        todo!()
-    }
-
-    /// Appends the packet.
-    ///
-    /// # Errors
-    /// As [`super::Packet::encode`].
-    pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
-        self.encode_head(version, out)?;
-        out.extend_from_slice(self.payload);
-        Ok(())
+    /// The reasons that it may have (MQTT 5, tables 3-4 to 3-7) and the clause that says so.
+    const fn reasons(self) -> (&'static [u8], &'static str) {
+        const RECEIVED: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+        const RELEASED: &[u8] = &[0x00, 0x92];
+        match self {
+            Self::Puback => (RECEIVED, "MQTT-3.4.2-1"),
+            Self::Pubrec => (RECEIVED, "MQTT-3.5.2-1"),
+            Self::Pubrel => (RELEASED, "MQTT-3.6.2-1"),
+            Self::Pubcomp => (RELEASED, "MQTT-3.7.2-1"),
+        }
     }
 }
 
-impl Ack<'_> {
+impl<'a> Ack<'a> {
+    pub(super) fn decode(
+        kind: AckKind,
+        version: Version,
+        body: &'a [u8],
+    ) -> Result<Self, Violation> {
+        let mut reader = Reader::new(body);
+        let id = reader.id()?;
+        let (reason, properties) = if version == Version::V5_0 {
+            let (allowed, clause) = kind.reasons();
+            properties::decode_reason(&mut reader, Place::Ack, allowed, clause)?
+        } else {
+            (Reason::SUCCESS, PropertyList::EMPTY)
+        };
+        reader.finish()?;
+        Ok(Self {
+            id,
+            reason,
+            properties,
+        })
+    }
+
     /// Appends this answer as `kind`.
     ///
     /// # Errors
     /// As [`super::Packet::encode`].
+    #[inline]
     pub fn encode(
         &self,
         kind: AckKind,
         version: Version,
         out: &mut Vec<u8>,
     ) -> Result<(), Overlong> {
-        let _ = (version, out, kind);
-        todo!()
-    }
-}
-
-/// The QoS and packet id of a PUBLISH of which only the beginning is here; none if more is needed.
-///
-/// For a packet above the size limit that is skipped but must be acknowledged. `first` is its first
-/// byte, `body` what is here of everything after the fixed header.
-pub fn peek_id(first: u8, body: &[u8]) -> Option<(Qos, Option<PacketId>)> {
-    let _ = (first, body);
-    todo!()
-}
-
-impl fmt::Debug for Publish<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publish")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
+        // Nearly every answer: no reason is told, so four bytes are all.
+        if version != Version::V5_0
+            || (self.reason == Reason::SUCCESS && self.properties.is_empty())
+        {
+            let [high, low] = self.id.get().to_be_bytes();
+            out.extend_from_slice(&[kind.first(), 2, high, low]);
+            return Ok(());
+        }
+        wire::packet(out, kind.first(), |out| {
+            wire::put_id(out, self.id);
+            properties::encode_reason(version, self.reason, self.properties, out)
+        })
     }
 }
