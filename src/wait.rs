@@ -10,7 +10,10 @@
 /// | subscribe | accepted | flushed | SUBACK: a refusal is an error naming the filter |
 /// | unsubscribe | accepted | flushed | UNSUBACK, with its reasons |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the three waits are what this crate is about")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "the three waits are what this crate is about"
+)]
 pub enum Wait {
     /// Return at once. With no room in the queue the call fails at once.
     None,

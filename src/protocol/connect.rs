@@ -89,7 +89,7 @@ pub enum Continuity {
 
 /// What a good CONNACK means.
 #[derive(Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The connection is open.
     Open(Continuity, Limits),
     /// Leave, and connect again at once: this connection was for wiping, or showed that one is needed.
@@ -124,7 +124,7 @@ pub struct Limits {
 
 /// The machine.
 #[derive(Debug)]
-pub struct Opening {
+pub(super) struct Opening {
     stored: Stored,
     /// The identifier that the broker assigned to a client without one.
     assigned: Option<Rc<str>>,
@@ -132,7 +132,7 @@ pub struct Opening {
 
 /// The CONNECT that is under way.
 #[derive(Debug)]
-pub struct Handshake {
+pub(super) struct Handshake {
     purpose: Purpose,
     deadline: Instant,
     patience: Duration,
@@ -140,17 +140,20 @@ pub struct Handshake {
 
 impl Opening {
     /// A client of which the broker may know from an earlier process.
-    pub fn new() -> Self {
-        Self { stored: Stored::Unknown, assigned: None }
+    pub(super) fn new() -> Self {
+        Self {
+            stored: Stored::Unknown,
+            assigned: None,
+        }
     }
 
     /// The client identifier in use.
-    pub fn client_id<'a>(&'a self, config: &'a Config) -> &'a str {
+    pub(super) fn client_id<'a>(&'a self, config: &'a Config) -> &'a str {
         self.assigned.as_deref().unwrap_or(&config.client_id)
     }
 
     /// The next connection leads to a broker that does not share sessions with the last one.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.stored = Stored::Unknown;
     }
 
@@ -158,7 +161,7 @@ impl Opening {
     ///
     /// # Errors
     /// The credentials or the will cannot be expressed.
-    pub fn connect(
+    pub(super) fn connect(
         &self,
         now: Instant,
         config: &Config,
@@ -172,7 +175,10 @@ impl Opening {
             Version::V3_1 | Version::V3_1_1 => Properties::new(),
         };
         // A connection that only wipes must not leave a will behind.
-        let will = credentials.will.as_ref().filter(|_| purpose != Purpose::Wipe);
+        let will = credentials
+            .will
+            .as_ref()
+            .filter(|_| purpose != Purpose::Wipe);
         out.send(&Packet::Connect(Connect {
             version: config.version,
             clean,
@@ -194,7 +200,11 @@ impl Opening {
         }))
         .map_err(|error| error.while_doing(Doing::Connecting))?;
         let patience = config.connack_timeout;
-        Ok(Handshake { purpose, deadline: now + patience, patience })
+        Ok(Handshake {
+            purpose,
+            deadline: now + patience,
+            patience,
+        })
     }
 
     fn purpose(&self, config: &Config) -> Purpose {
@@ -216,7 +226,7 @@ impl Opening {
     ///
     /// # Errors
     /// The broker refused, or claims a session that cannot be [MQTT-3.2.2-4].
-    pub fn handle_connack(
+    pub(super) fn handle_connack(
         &mut self,
         handshake: &Handshake,
         connack: &Connack<'_>,
@@ -260,18 +270,21 @@ impl Opening {
         if let Some(id) = connack.properties.assigned_client_identifier() {
             self.assigned = Some(Rc::from(id));
         }
-        Ok(Verdict::Open(continuity, limits(connack.properties, config)))
+        Ok(Verdict::Open(
+            continuity,
+            limits(connack.properties, config),
+        ))
     }
 
     /// A DISCONNECT that ends the session at the broker was sent.
-    pub fn handle_session_ended(&mut self) {
+    pub(super) fn handle_session_ended(&mut self) {
         self.stored = Stored::Unknown;
     }
 }
 
 impl Handshake {
     /// When CONNACK has to be there.
-    pub fn poll_timeout(&self) -> Instant {
+    pub(super) fn poll_timeout(&self) -> Instant {
         self.deadline
     }
 
@@ -279,16 +292,22 @@ impl Handshake {
     ///
     /// # Errors
     /// CONNACK did not come in time.
-    pub fn handle_timeout(&self, now: Instant) -> Result<(), Error> {
+    pub(super) fn handle_timeout(&self, now: Instant) -> Result<(), Error> {
         if now < self.deadline {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::TimedOut(self.patience), Doing::Connecting))
+        Err(Error::new(
+            ErrorKind::TimedOut(self.patience),
+            Doing::Connecting,
+        ))
     }
 }
 
 fn leave(out: &mut Outbox) {
-    let disconnect = Disconnect { reason: Reason::SUCCESS, properties: PropertyList::EMPTY };
+    let disconnect = Disconnect {
+        reason: Reason::SUCCESS,
+        properties: PropertyList::EMPTY,
+    };
     // Two bytes at most: no broker's limit is below that.
     let _ = out.send(&Packet::Disconnect(disconnect));
 }
@@ -296,14 +315,20 @@ fn leave(out: &mut Outbox) {
 fn refused(connack: &Connack<'_>) -> Error {
     let text = connack.properties.reason_string().map(Into::into);
     Error::new(
-        ErrorKind::Refused { reason: connack.reason, filter: None, text },
+        ErrorKind::Refused {
+            reason: connack.reason,
+            filter: None,
+            text,
+        },
         Doing::Connecting,
     )
 }
 
 fn unexpected_session() -> Error {
-    let violation =
-        Violation::protocol("MQTT-3.2.2-4", "CONNACK claims a session although there is none");
+    let violation = Violation::protocol(
+        "MQTT-3.2.2-4",
+        "CONNACK claims a session although there is none",
+    );
     Error::new(ErrorKind::Protocol(violation), Doing::Connecting)
 }
 
@@ -327,7 +352,9 @@ fn limits(properties: PropertyList<'_>, config: &Config) -> Limits {
         wildcards_available: properties.wildcard_subscription_available().unwrap_or(true),
         shared_available: properties.shared_subscription_available().unwrap_or(true),
         identifiers_available: config.version == Version::V5_0
-            && properties.subscription_identifiers_available().unwrap_or(true),
+            && properties
+                .subscription_identifiers_available()
+                .unwrap_or(true),
         keep_alive: (keep_alive > 0).then(|| Duration::from_secs(keep_alive.into())),
         properties: properties.into(),
     }

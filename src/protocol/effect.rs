@@ -13,7 +13,10 @@ pub type Token = usize;
 
 /// How a wait ended well.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_enums, reason = "hidden; matched to the end by the client")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "hidden; matched to the end by the client"
+)]
 pub enum Done {
     /// It was handed to the system.
     Sent,
@@ -49,7 +52,10 @@ pub enum Asked {
 
 /// Something that the client has to know.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "hidden; matched to the end by the client")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "hidden; matched to the end by the client"
+)]
 pub enum Effect {
     /// CONNACK came: the connection is open.
     Connected(Continuity),

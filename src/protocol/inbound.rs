@@ -104,9 +104,16 @@ impl Protocol {
         let result = match codec::split(input) {
             Err(violation) => Err(violation.into()),
             Ok(Split::Header) => return Ok(Step::More { size: None }),
-            Ok(Split::Partial { first, header, size }) if size > self.config.inbound_limit => {
-                self.skip(first, input.get(header..).unwrap_or_default(), size, input.len())
-            }
+            Ok(Split::Partial {
+                first,
+                header,
+                size,
+            }) if size > self.config.inbound_limit => self.skip(
+                first,
+                input.get(header..).unwrap_or_default(),
+                size,
+                input.len(),
+            ),
             Ok(Split::Partial { size, .. }) => return Ok(Step::More { size: Some(size) }),
             Ok(Split::Whole { frame, size }) if size > self.config.inbound_limit => {
                 self.skip(frame.first, frame.body, size, size)
@@ -125,13 +132,17 @@ impl Protocol {
     /// if they do not.
     pub fn delivered(&mut self, receipt: Receipt, takers: usize, deadline: Option<Instant>) {
         let ledger = ledger(&mut self.link);
-        self.session.publish_in.delivered(receipt, takers, deadline, ledger, &mut self.out);
+        self.session
+            .publish_in
+            .delivered(receipt, takers, deadline, ledger, &mut self.out);
     }
 
     /// One of those who got the message has taken it, or refuses it with an error.
     pub fn take(&mut self, receipt: Receipt, reason: Reason) {
         let ledger = ledger(&mut self.link);
-        self.session.publish_in.take(receipt, reason, ledger, &mut self.out);
+        self.session
+            .publish_in
+            .take(receipt, reason, ledger, &mut self.out);
     }
 
     fn handle_frame<'a>(
@@ -142,13 +153,24 @@ impl Protocol {
         whole: Option<&'a Rc<Vec<u8>>>,
     ) -> Result<Step<'a>, Error> {
         let packet = codec::decode(self.config.version, frame)?;
-        let Online { window, ledger, ping, .. } = match &mut self.link {
+        let Online {
+            window,
+            ledger,
+            ping,
+            ..
+        } = match &mut self.link {
             Link::Online(online) => &mut **online,
             Link::Connecting(_) => return self.handle_first(now, &packet, size),
             Link::Offline | Link::Leaving(_) => return Ok(Step::Handled { size }),
         };
-        let Session { ids, publish_out, publish_in, subscribing, unsubscribing, .. } =
-            &mut self.session;
+        let Session {
+            ids,
+            publish_out,
+            publish_in,
+            subscribing,
+            unsubscribing,
+            ..
+        } = &mut self.session;
         let out = &mut self.out;
         let known = match packet {
             Packet::Publish(publish) => {
@@ -158,7 +180,12 @@ impl Protocol {
                     Arrival::DeliverOwed(receipt) => Some(receipt),
                     Arrival::Repeated => return Ok(Step::Handled { size }),
                 };
-                let delivery = Delivery { publish, alias, whole, receipt };
+                let delivery = Delivery {
+                    publish,
+                    alias,
+                    whole,
+                    receipt,
+                };
                 return Ok(Step::Deliver { size, delivery });
             }
             Packet::Puback(ack) => match ids.owner(ack.id) {
@@ -239,7 +266,7 @@ impl Protocol {
     ) -> Result<Step<'a>, Error> {
         let Packet::Connack(connack) = packet else {
             return Err(
-                Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into()
+                Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into(),
             );
         };
         self.handle_connack(now, connack)?;
@@ -247,8 +274,17 @@ impl Protocol {
     }
 
     fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
-        let Link::Connecting(handshake) = &self.link else { return Ok(()) };
-        let Session { opening, ids, publish_out, publish_in, subscribing, .. } = &mut self.session;
+        let Link::Connecting(handshake) = &self.link else {
+            return Ok(());
+        };
+        let Session {
+            opening,
+            ids,
+            publish_out,
+            publish_in,
+            subscribing,
+            ..
+        } = &mut self.session;
         let out = &mut self.out;
         let config = &self.config;
         let (continuity, limits) = match opening.handle_connack(handshake, connack, config, out)? {
@@ -275,8 +311,14 @@ impl Protocol {
         let ping = Ping::new(limits.keep_alive, config.ping_timeout, now);
         let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
         out.effect(Effect::Connected(continuity));
-        self.link =
-            Link::Online(Box::new(Online { limits, ping, window, ledger, stalled: None, skip: 0 }));
+        self.link = Link::Online(Box::new(Online {
+            limits,
+            ping,
+            window,
+            ledger,
+            stalled: None,
+            skip: 0,
+        }));
         Ok(())
     }
 
@@ -304,7 +346,9 @@ impl Protocol {
             return Ok(Step::More { size: None });
         };
         if let Some(id) = id {
-            self.session.publish_in.handle_skipped(qos, id, &mut online.ledger, &mut self.out);
+            self.session
+                .publish_in
+                .handle_skipped(qos, id, &mut online.ledger, &mut self.out);
         }
         online.skip = size - here;
         self.out.effect(Effect::Skipped(size));

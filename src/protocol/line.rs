@@ -13,7 +13,7 @@ use crate::wait::Wait;
 
 /// Messages of one class in the order of their calls.
 #[derive(Debug, Default)]
-pub struct Line {
+pub(super) struct Line {
     queue: VecDeque<Parked>,
     next: u64,
 }
@@ -27,33 +27,50 @@ struct Parked {
 
 impl Line {
     /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// A caller joins the line. Returns the place, by which it can be withdrawn.
-    pub fn park(&mut self, message: Message, wait: Wait, token: Token) -> u64 {
+    pub(super) fn park(&mut self, message: Message, wait: Wait, token: Token) -> u64 {
         let place = self.next;
         self.next += 1;
-        self.queue.push_back(Parked { place, content: Some((message, wait, token)) });
+        self.queue.push_back(Parked {
+            place,
+            content: Some((message, wait, token)),
+        });
         place
     }
 
     /// The caller at `place` gives up. Returns its message if it was still in line.
-    pub fn withdraw(&mut self, place: u64) -> Option<Message> {
-        let index = self.queue.binary_search_by_key(&place, |parked| parked.place).ok()?;
-        let message = self.queue[index].content.take().map(|(message, _, _)| message);
+    pub(super) fn withdraw(&mut self, place: u64) -> Option<Message> {
+        let index = self
+            .queue
+            .binary_search_by_key(&place, |parked| parked.place)
+            .ok()?;
+        let message = self.queue[index]
+            .content
+            .take()
+            .map(|(message, _, _)| message);
         // The line is empty when nobody is in it.
-        while self.queue.front().is_some_and(|parked| parked.content.is_none()) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|parked| parked.content.is_none())
+        {
             self.queue.pop_front();
         }
         message
     }
 
     /// The first in line.
-    pub fn pop(&mut self) -> Option<(Message, Wait, Token)> {
+    pub(super) fn pop(&mut self) -> Option<(Message, Wait, Token)> {
         let first = self.queue.pop_front()?.content;
-        while self.queue.front().is_some_and(|parked| parked.content.is_none()) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|parked| parked.content.is_none())
+        {
             self.queue.pop_front();
         }
         first

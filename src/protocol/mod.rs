@@ -155,7 +155,12 @@ impl Protocol {
             line: Line::default(),
             next_order: 1,
         };
-        Self { config, session, link: Link::Offline, out }
+        Self {
+            config,
+            session,
+            link: Link::Offline,
+            out,
+        }
     }
 
     // Getters.
@@ -241,7 +246,11 @@ impl Protocol {
     /// # Errors
     /// The broker's limits forbid it; the queue is full; there is no link and nothing is kept.
     #[inline]
-    pub fn publish_qos0(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) -> Result<(), Error> {
+    pub fn publish_qos0(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        wait: Option<Token>,
+    ) -> Result<(), Error> {
         if let Link::Online(online) = &self.link
             && self.session.publish_qos0.is_empty()
             && self.session.line_qos0.is_empty()
@@ -333,7 +342,11 @@ impl Protocol {
     ///
     /// # Errors
     /// The properties make it larger than the broker accepts.
-    pub fn disconnect(&mut self, reason: Reason, properties: PropertyList<'_>) -> Result<(), Error> {
+    pub fn disconnect(
+        &mut self,
+        reason: Reason,
+        properties: PropertyList<'_>,
+    ) -> Result<(), Error> {
         let online = match std::mem::replace(&mut self.link, Link::Offline) {
             Link::Online(online) => Some(online),
             Link::Connecting(_) => None,
@@ -347,7 +360,10 @@ impl Protocol {
             Version::V3_1 | Version::V3_1_1 => false,
         };
         let packet = Packet::Disconnect(Disconnect { reason, properties });
-        let sent = self.out.send(&packet).map_err(|error| error.while_doing(Doing::Disconnecting));
+        let sent = self
+            .out
+            .send(&packet)
+            .map_err(|error| error.while_doing(Doing::Disconnecting));
         match (&sent, online) {
             // Still connected: the caller decides what to do instead.
             (Err(_), Some(online)) => self.link = Link::Online(online),
@@ -394,7 +410,9 @@ impl Protocol {
     /// The transport took `count` bytes of a chunk.
     pub fn handle_written(&mut self, now: Instant, chunk: Chunk, count: usize) {
         self.out.put_back(chunk, count);
-        let Link::Online(online) = &mut self.link else { return };
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
         if count > 0 {
             online.ping.handle_sent(now);
         }
@@ -424,7 +442,9 @@ impl Protocol {
                         self.session.subscribing.handle_flushed(key, &mut self.out);
                     }
                     Some(Owner::Unsubscribe(key)) => {
-                        self.session.unsubscribing.handle_flushed(key, &mut self.out);
+                        self.session
+                            .unsubscribing
+                            .handle_flushed(key, &mut self.out);
                     }
                     // It was answered before the flush was noticed.
                     None => {}
@@ -445,12 +465,18 @@ impl Protocol {
         let session = &mut self.session;
         if let Some(online) = online {
             let blame = end == End::ByBroker;
-            session.publish_out.disconnected(&online.window, blame, &mut session.ids, &mut self.out);
+            session.publish_out.disconnected(
+                &online.window,
+                blame,
+                &mut session.ids,
+                &mut self.out,
+            );
             session.publish_in.disconnected();
             session.subscribing.disconnected(&mut session.ids);
             session.unsubscribing.disconnected(&mut session.ids);
             for token in online.ping.disconnected() {
-                self.out.done(token, Err(Error::new(ErrorKind::LinkLost, Doing::Pinging)));
+                self.out
+                    .done(token, Err(Error::new(ErrorKind::LinkLost, Doing::Pinging)));
             }
         }
         for whom in self.out.disconnected() {
@@ -475,7 +501,9 @@ impl Protocol {
             Link::Offline | Link::Leaving(_) => Ok(()),
             Link::Connecting(handshake) => handshake.handle_timeout(now),
             Link::Online(online) => {
-                self.session.publish_in.handle_timeout(now, &mut online.ledger, &mut self.out);
+                self.session
+                    .publish_in
+                    .handle_timeout(now, &mut online.ledger, &mut self.out);
                 if let (Some(since), Some(patience)) = (online.stalled, online.limits.keep_alive)
                     && now >= since + patience
                 {
@@ -491,10 +519,23 @@ impl Protocol {
     /// Encodes what is pending and may be sent now; moves callers up who wait for room.
     pub fn pump(&mut self, now: Instant) {
         self.move_up();
-        let Link::Online(online) = &mut self.link else { return };
-        let Online { limits, window, ping, .. } = &mut **online;
-        let Session { ids, publish_qos0, publish_out, subscribing, unsubscribing, .. } =
-            &mut self.session;
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
+        let Online {
+            limits,
+            window,
+            ping,
+            ..
+        } = &mut **online;
+        let Session {
+            ids,
+            publish_qos0,
+            publish_out,
+            subscribing,
+            unsubscribing,
+            ..
+        } = &mut self.session;
         let out = &mut self.out;
         // They wait behind no message, and few may be unanswered at a time.
         loop {
@@ -592,7 +633,9 @@ impl Protocol {
                     properties: message.property_list(),
                     retain: message.is_retained(),
                 };
-                self.session.publish_qos0.accept(outgoing, wait.map(|(_, token)| token));
+                self.session
+                    .publish_qos0
+                    .accept(outgoing, wait.map(|(_, token)| token));
             }
             Qos::AtLeastOnce | Qos::ExactlyOnce => self.session.publish_out.accept(message, wait),
         }

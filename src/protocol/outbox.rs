@@ -22,14 +22,14 @@ use crate::version::Version;
 
 /// Above this many unsent bytes nothing new is encoded; it stays pending. One write of 64 KiB is where
 /// more bytes per write stop to pay, and it bounds how long an acknowledgement waits behind messages.
-pub const MARK: usize = 64 * 1024;
+pub(super) const MARK: usize = 64 * 1024;
 
 /// Bodies above this size are sent by reference instead of being copied into the buffer.
-pub const LARGE: usize = 64 * 1024;
+pub(super) const LARGE: usize = 64 * 1024;
 
 /// Who is told when an offset is flushed.
 #[derive(Debug, Clone, Copy)]
-pub enum OnFlush {
+pub(super) enum OnFlush {
     /// This wait for a packet that began at `from` is over.
     Wait {
         /// The wait.
@@ -69,7 +69,7 @@ impl Chunk {
 
 /// The output of all machines.
 #[derive(Debug)]
-pub struct Outbox {
+pub(super) struct Outbox {
     version: Version,
     /// The largest packet that the broker accepts, in bytes.
     limit: usize,
@@ -87,7 +87,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty one.
-    pub fn new(version: Version) -> Self {
+    pub(super) fn new(version: Version) -> Self {
         Self {
             version,
             limit: usize::MAX,
@@ -103,44 +103,44 @@ impl Outbox {
     }
 
     /// A connection begins with this version and, once CONNACK told it, this largest packet.
-    pub fn set_limits(&mut self, version: Version, limit: usize) {
+    pub(super) fn set_limits(&mut self, version: Version, limit: usize) {
         self.version = version;
         self.limit = limit;
     }
 
     /// The version that is encoded.
-    pub fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         self.version
     }
 
     /// The largest packet that the broker accepts.
-    pub fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
     /// Bytes that the transport has not taken.
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         // The difference is what is held in memory, so it fits.
         (self.total - self.taken) as usize
     }
 
     /// Whether something may be encoded that can also wait.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.unsent() < MARK
     }
 
     /// The offset at which the next packet begins.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.total
     }
 
     /// The offset up to which the transport has taken bytes.
-    pub fn taken(&self) -> u64 {
+    pub(super) fn taken(&self) -> u64 {
         self.taken
     }
 
     /// Whether bytes wait for a flush.
-    pub fn needs_flush(&self) -> bool {
+    pub(super) fn needs_flush(&self) -> bool {
         self.flushed < self.taken
     }
 
@@ -148,7 +148,7 @@ impl Outbox {
     ///
     /// # Errors
     /// It is larger than the broker accepts or than MQTT can say. Then nothing was appended.
-    pub fn send(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+    pub(super) fn send(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
         let before = self.tail.len();
         if let Err(overlong) = packet.encode(self.version, &mut self.tail) {
             return Err(too_large(overlong));
@@ -156,23 +156,30 @@ impl Outbox {
         let size = self.tail.len() - before;
         if size > self.limit {
             self.tail.truncate(before);
-            return Err(too_large(Overlong { size, limit: self.limit }));
+            return Err(too_large(Overlong {
+                size,
+                limit: self.limit,
+            }));
         }
         self.total += size as u64;
         Ok(())
     }
 
     /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts.
-    pub fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
+    pub(super) fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
         let before = self.tail.len();
-        let ack = Ack { id, reason, properties: PropertyList::EMPTY };
+        let ack = Ack {
+            id,
+            reason,
+            properties: PropertyList::EMPTY,
+        };
         if ack.encode(kind, self.version, &mut self.tail).is_ok() {
             self.total += (self.tail.len() - before) as u64;
         }
     }
 
     /// Appends bytes that are a packet.
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
         self.total += bytes.len() as u64;
     }
@@ -182,19 +189,30 @@ impl Outbox {
     /// # Errors
     /// As [`Outbox::send`].
     #[inline]
-    pub fn publish(&mut self, publish: &Publish<'_>, body: Option<&Body>) -> Result<(), Error> {
+    pub(super) fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        body: Option<&Body>,
+    ) -> Result<(), Error> {
         let before = self.tail.len();
-        publish.encode_head(self.version, &mut self.tail).map_err(too_large)?;
+        publish
+            .encode_head(self.version, &mut self.tail)
+            .map_err(too_large)?;
         let size = self.tail.len() - before + publish.payload.len();
         if size > self.limit {
             self.tail.truncate(before);
-            return Err(too_large(Overlong { size, limit: self.limit }));
+            return Err(too_large(Overlong {
+                size,
+                limit: self.limit,
+            }));
         }
         match body {
             Some(body) if publish.payload.len() > LARGE => {
                 let head = std::mem::take(&mut self.tail);
-                self.chunks.push_back(Chunk::Bytes(head, std::mem::take(&mut self.head)));
-                self.chunks.push_back(Chunk::Body(BodyChunk(body.clone()), 0));
+                self.chunks
+                    .push_back(Chunk::Bytes(head, std::mem::take(&mut self.head)));
+                self.chunks
+                    .push_back(Chunk::Body(BodyChunk(body.clone()), 0));
             }
             Some(_) | None => self.tail.extend_from_slice(publish.payload),
         }
@@ -203,38 +221,41 @@ impl Outbox {
     }
 
     /// Tells `whom` when everything that is queued now is flushed.
-    pub fn when_flushed(&mut self, whom: OnFlush) {
+    pub(super) fn when_flushed(&mut self, whom: OnFlush) {
         self.on_flush.push_back((self.total, whom));
     }
 
     /// A wait is over.
-    pub fn done(&mut self, token: Token, outcome: Result<Done, Error>) {
+    pub(super) fn done(&mut self, token: Token, outcome: Result<Done, Error>) {
         self.effects.push_back(Effect::Done(token, outcome));
     }
 
     /// Something that the client has to know.
-    pub fn effect(&mut self, effect: Effect) {
+    pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }
 
     /// The next effect.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
     /// Takes the first piece of output, to be given back with [`Outbox::put_back`].
-    pub fn poll_chunk(&mut self) -> Option<Chunk> {
+    pub(super) fn poll_chunk(&mut self) -> Option<Chunk> {
         if let Some(chunk) = self.chunks.pop_front() {
             return Some(chunk);
         }
         if self.tail.is_empty() {
             return None;
         }
-        Some(Chunk::Bytes(std::mem::take(&mut self.tail), std::mem::take(&mut self.head)))
+        Some(Chunk::Bytes(
+            std::mem::take(&mut self.tail),
+            std::mem::take(&mut self.head),
+        ))
     }
 
     /// Gives back what was taken; the transport has written `count` bytes of it.
-    pub fn put_back(&mut self, mut chunk: Chunk, count: usize) {
+    pub(super) fn put_back(&mut self, mut chunk: Chunk, count: usize) {
         self.taken += count as u64;
         let (Chunk::Bytes(_, from) | Chunk::Body(_, from)) = &mut chunk;
         *from += count;
@@ -269,12 +290,12 @@ impl Outbox {
     }
 
     /// The transport has flushed all that it took. Returns who is to be told.
-    pub fn handle_flushed(&mut self) {
+    pub(super) fn handle_flushed(&mut self) {
         self.flushed = self.taken;
     }
 
     /// The next one to be told that its bytes are flushed.
-    pub fn poll_flushed(&mut self) -> Option<OnFlush> {
+    pub(super) fn poll_flushed(&mut self) -> Option<OnFlush> {
         let (offset, _) = self.on_flush.front()?;
         if *offset > self.flushed {
             return None;
@@ -283,7 +304,7 @@ impl Outbox {
     }
 
     /// The connection is over: its unsent bytes are thrown away. Returns the waits that hung on them.
-    pub fn disconnected(&mut self) -> Vec<OnFlush> {
+    pub(super) fn disconnected(&mut self) -> Vec<OnFlush> {
         self.chunks.clear();
         self.tail = Vec::new();
         self.head = 0;
@@ -298,5 +319,8 @@ impl Outbox {
 
 fn too_large(overlong: Overlong) -> Error {
     let Overlong { size, limit } = overlong;
-    Error::new(ErrorKind::TooLarge { size, limit }, crate::error::Doing::Publishing)
+    Error::new(
+        ErrorKind::TooLarge { size, limit },
+        crate::error::Doing::Publishing,
+    )
 }

@@ -8,11 +8,11 @@
 use crate::message::PacketId;
 
 /// Identifiers that publications never take, so that SUBSCRIBE and UNSUBSCRIBE always get one.
-pub const RESERVED: usize = 16;
+pub(super) const RESERVED: usize = 16;
 
 /// Who holds an identifier, with the key of the entry in that machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(super) enum Owner {
     /// A QoS 1 or 2 message on its way out.
     PublishOut(usize),
     /// A SUBSCRIBE that waits for its SUBACK.
@@ -23,7 +23,7 @@ pub enum Owner {
 
 /// The identifiers in use.
 #[derive(Debug, Default)]
-pub struct PacketIds {
+pub(super) struct PacketIds {
     last: u16,
     used: usize,
     /// A power of two of slots, at most half of them taken; or none at all.
@@ -32,22 +32,22 @@ pub struct PacketIds {
 
 impl PacketIds {
     /// How many are in use.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.used
     }
 
     /// Whether none is in use.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.used == 0
     }
 
     /// Whether a publication may take one and leave enough for the others.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.used + RESERVED < usize::from(u16::MAX)
     }
 
     /// Takes the next free identifier [MQTT-2.2.1-3]; none if all are in use.
-    pub fn take(&mut self, owner: Owner) -> Option<PacketId> {
+    pub(super) fn take(&mut self, owner: Owner) -> Option<PacketId> {
         if self.used >= usize::from(u16::MAX) {
             return None;
         }
@@ -68,13 +68,17 @@ impl PacketIds {
     }
 
     /// Who holds `id`.
-    pub fn owner(&self, id: PacketId) -> Option<Owner> {
-        self.find(id).and_then(|slot| self.slots[slot]).map(|(_, owner)| owner)
+    pub(super) fn owner(&self, id: PacketId) -> Option<Owner> {
+        self.find(id)
+            .and_then(|slot| self.slots[slot])
+            .map(|(_, owner)| owner)
     }
 
     /// Makes `id` free.
-    pub fn release(&mut self, id: PacketId) {
-        let Some(mut hole) = self.find(id) else { return };
+    pub(super) fn release(&mut self, id: PacketId) {
+        let Some(mut hole) = self.find(id) else {
+            return;
+        };
         self.used -= 1;
         self.slots[hole] = None;
         if self.used == 0 {

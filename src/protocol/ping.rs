@@ -22,7 +22,7 @@ use crate::error::{Doing, Error, ErrorKind};
 
 /// The keep-alive of one connection.
 #[derive(Debug)]
-pub struct Ping {
+pub(super) struct Ping {
     /// None if the keep-alive is 0: then pings are sent only when asked for.
     interval: Option<Duration>,
     /// How long PINGRESP may take.
@@ -46,17 +46,24 @@ enum State {
 
 impl Ping {
     /// CONNACK has just arrived.
-    pub fn new(interval: Option<Duration>, patience: Duration, now: Instant) -> Self {
-        Self { interval, patience, sent: now, received: now, state: State::Idle, waits: Vec::new() }
+    pub(super) fn new(interval: Option<Duration>, patience: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            patience,
+            sent: now,
+            received: now,
+            state: State::Idle,
+            waits: Vec::new(),
+        }
     }
 
     /// The transport took bytes.
-    pub fn handle_sent(&mut self, now: Instant) {
+    pub(super) fn handle_sent(&mut self, now: Instant) {
         self.sent = now;
     }
 
     /// Bytes arrived: the link lives, whatever they are.
-    pub fn handle_received(&mut self, now: Instant) {
+    pub(super) fn handle_received(&mut self, now: Instant) {
         self.received = now;
         match &mut self.state {
             State::Waiting { since } => *since = now,
@@ -65,7 +72,7 @@ impl Ping {
     }
 
     /// PINGREQ was flushed.
-    pub fn handle_flushed(&mut self, now: Instant) {
+    pub(super) fn handle_flushed(&mut self, now: Instant) {
         match self.state {
             State::Queued => self.state = State::Waiting { since: now },
             State::Idle | State::Waiting { .. } => {}
@@ -73,7 +80,7 @@ impl Ping {
     }
 
     /// PINGRESP arrived. One that nobody asked for is harmless.
-    pub fn handle_pingresp(&mut self, out: &mut Outbox) {
+    pub(super) fn handle_pingresp(&mut self, out: &mut Outbox) {
         self.state = State::Idle;
         for token in self.waits.drain(..) {
             out.done(token, Ok(Done::Pong));
@@ -81,13 +88,13 @@ impl Ping {
     }
 
     /// Someone wants to know whether the broker answers.
-    pub fn ping(&mut self, token: Token, out: &mut Outbox) {
+    pub(super) fn ping(&mut self, token: Token, out: &mut Outbox) {
         self.waits.push(token);
         self.probe(out);
     }
 
     /// Sends PINGREQ unless one is on its way.
-    pub fn probe(&mut self, out: &mut Outbox) {
+    pub(super) fn probe(&mut self, out: &mut Outbox) {
         match self.state {
             State::Idle => self.send(out),
             State::Queued | State::Waiting { .. } => {}
@@ -98,21 +105,22 @@ impl Ping {
     ///
     /// # Errors
     /// The link is dead: no byte came for the patience after PINGREQ was flushed.
-    pub fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
         match self.state {
             State::Idle if self.due().is_some_and(|due| now >= due) => {
                 self.send(out);
                 Ok(())
             }
-            State::Waiting { since } if now >= since + self.patience => {
-                Err(Error::new(ErrorKind::Silent(self.patience), Doing::Connected))
-            }
+            State::Waiting { since } if now >= since + self.patience => Err(Error::new(
+                ErrorKind::Silent(self.patience),
+                Doing::Connected,
+            )),
             State::Idle | State::Queued | State::Waiting { .. } => Ok(()),
         }
     }
 
     /// When [`Ping::handle_timeout`] has something to do.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Idle => self.due(),
             // The out buffer is watched for progress by itself.
@@ -122,12 +130,13 @@ impl Ping {
     }
 
     /// The connection is over. Returns who waits in vain.
-    pub fn disconnected(self) -> Vec<Token> {
+    pub(super) fn disconnected(self) -> Vec<Token> {
         self.waits
     }
 
     fn due(&self) -> Option<Instant> {
-        self.interval.map(|interval| self.sent.min(self.received) + interval)
+        self.interval
+            .map(|interval| self.sent.min(self.received) + interval)
     }
 
     fn send(&mut self, out: &mut Outbox) {

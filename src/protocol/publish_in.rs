@@ -37,7 +37,7 @@ pub struct Receipt {
 
 /// What outlives connections.
 #[derive(Debug, Default)]
-pub struct PublishIn {
+pub(super) struct PublishIn {
     untaken: Slab<Untaken>,
     /// QoS 2 identifiers that the broker has not released.
     exactly_once: BTreeMap<PacketId, Exactly>,
@@ -88,7 +88,7 @@ enum ExactlyState {
 
 /// What belongs to one connection.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     pubacks: Owed,
     pubrecs: Owed,
     /// PUBLISHes without PUBACK, PUBCOMP, or PUBREC with an error.
@@ -122,7 +122,9 @@ impl Owed {
     }
 
     fn set(&mut self, place: u64, answer: Answer) {
-        let slot = place.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let slot = place
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok());
         if let Some((_, slot)) = slot.and_then(|index| self.queue.get_mut(index)) {
             *slot = answer;
         }
@@ -144,7 +146,7 @@ impl Owed {
 
 /// What to do with a PUBLISH.
 #[derive(Debug)]
-pub enum Arrival {
+pub(super) enum Arrival {
     /// Hand it on; nothing is owed.
     Deliver,
     /// Hand it on, then say with [`PublishIn::delivered`] who got it.
@@ -155,7 +157,7 @@ pub enum Arrival {
 
 impl Ledger {
     /// A connection begins for which we announced these limits.
-    pub fn new(receive_maximum: u16, alias_maximum: u16) -> Self {
+    pub(super) fn new(receive_maximum: u16, alias_maximum: u16) -> Self {
         Self {
             pubacks: Owed::default(),
             pubrecs: Owed::default(),
@@ -170,27 +172,34 @@ impl Ledger {
     ///
     /// # Errors
     /// An alias that is 0, above what we announced, or not defined yet.
-    pub fn resolve(&mut self, publish: &Publish<'_>) -> Result<Option<Rc<str>>, Violation> {
-        let Some(alias) = publish.properties.topic_alias() else { return Ok(None) };
+    pub(super) fn resolve(&mut self, publish: &Publish<'_>) -> Result<Option<Rc<str>>, Violation> {
+        let Some(alias) = publish.properties.topic_alias() else {
+            return Ok(None);
+        };
         if alias == 0 || alias > self.alias_maximum {
-            return Err(Violation::protocol("MQTT-3.1.2-26", "a topic alias above our maximum")
-                .with_reason(Reason::TOPIC_ALIAS_INVALID));
+            return Err(
+                Violation::protocol("MQTT-3.1.2-26", "a topic alias above our maximum")
+                    .with_reason(Reason::TOPIC_ALIAS_INVALID),
+            );
         }
         let index = usize::from(alias) - 1;
         if !publish.topic.is_empty() {
             if self.aliases.len() <= index {
                 self.aliases.resize(index + 1, None);
             }
-            let known = self.aliases[index].as_ref().filter(|known| &***known == publish.topic);
+            let known = self.aliases[index]
+                .as_ref()
+                .filter(|known| &***known == publish.topic);
             let topic = known.cloned().unwrap_or_else(|| Rc::from(publish.topic));
             self.aliases[index] = Some(Rc::clone(&topic));
             return Ok(Some(topic));
         }
         match self.aliases.get(index) {
             Some(Some(topic)) => Ok(Some(Rc::clone(topic))),
-            Some(None) | None => {
-                Err(Violation::protocol("MQTT5 3.3.2.3.4", "a topic alias that was never defined"))
-            }
+            Some(None) | None => Err(Violation::protocol(
+                "MQTT5 3.3.2.3.4",
+                "a topic alias that was never defined",
+            )),
         }
     }
 }
@@ -200,13 +209,15 @@ impl PublishIn {
     ///
     /// # Errors
     /// More unanswered ones than our Receive Maximum [MQTT-3.3.4-9].
-    pub fn handle_publish(
+    pub(super) fn handle_publish(
         &mut self,
         publish: &Publish<'_>,
         ledger: &mut Ledger,
         out: &mut Outbox,
     ) -> Result<Arrival, Violation> {
-        let Some(id) = publish.id else { return Ok(Arrival::Deliver) };
+        let Some(id) = publish.id else {
+            return Ok(Arrival::Deliver);
+        };
         match publish.qos {
             Qos::AtMostOnce => Ok(Arrival::Deliver),
             Qos::AtLeastOnce => {
@@ -220,14 +231,24 @@ impl PublishIn {
                     // The broker uses the identifier for another message now.
                     self.settle(receipt);
                 }
-                Ok(Arrival::DeliverOwed(self.receive(id, Qos::AtLeastOnce, ledger)))
+                Ok(Arrival::DeliverOwed(self.receive(
+                    id,
+                    Qos::AtLeastOnce,
+                    ledger,
+                )))
             }
             Qos::ExactlyOnce => match self.exactly_once.get_mut(&id) {
                 None => {
                     ledger.count(out.version())?;
                     let receipt = self.receive(id, Qos::ExactlyOnce, ledger);
                     let state = ExactlyState::Untaken(receipt);
-                    self.exactly_once.insert(id, Exactly { state, counted: true });
+                    self.exactly_once.insert(
+                        id,
+                        Exactly {
+                            state,
+                            counted: true,
+                        },
+                    );
                     Ok(Arrival::DeliverOwed(receipt))
                 }
                 Some(exactly) => {
@@ -249,7 +270,7 @@ impl PublishIn {
 
     /// The message was handed to this many who have to take it. Each is unread until `deadline`, if
     /// there is one.
-    pub fn delivered(
+    pub(super) fn delivered(
         &mut self,
         receipt: Receipt,
         takers: usize,
@@ -257,7 +278,9 @@ impl PublishIn {
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
-        let Some(untaken) = self.untaken.get_mut(receipt.key) else { return };
+        let Some(untaken) = self.untaken.get_mut(receipt.key) else {
+            return;
+        };
         untaken.takers = takers;
         if takers == 0 {
             untaken.takers = 1;
@@ -268,7 +291,7 @@ impl PublishIn {
     }
 
     /// One of those who got the message has taken or refused it.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         receipt: Receipt,
         reason: Reason,
@@ -276,7 +299,9 @@ impl PublishIn {
         out: &mut Outbox,
     ) {
         let untaken = self.untaken.get_mut(receipt.key);
-        let Some(untaken) = untaken.filter(|untaken| untaken.order == receipt.order) else { return };
+        let Some(untaken) = untaken.filter(|untaken| untaken.order == receipt.order) else {
+            return;
+        };
         untaken.takers = untaken.takers.saturating_sub(1);
         untaken.reason = untaken.reason.max(reason);
         if untaken.takers > 0 {
@@ -295,7 +320,9 @@ impl PublishIn {
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
-        let (Debt::Owed { id, .. } | Debt::Adrift { id }) = debt else { return };
+        let (Debt::Owed { id, .. } | Debt::Adrift { id }) = debt else {
+            return;
+        };
         // Before 5.0 there is no way to refuse.
         let reason = match out.version() {
             Version::V5_0 => reason,
@@ -310,7 +337,9 @@ impl PublishIn {
                 exactly.state = ExactlyState::Taken;
             }
         }
-        let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else { return };
+        let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else {
+            return;
+        };
         let owed = match qos {
             Qos::ExactlyOnce => &mut ledger.pubrecs,
             Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
@@ -320,7 +349,12 @@ impl PublishIn {
     }
 
     /// PUBREL arrived: the identifier is forgotten, then PUBCOMP is sent. Returns whether it was known.
-    pub fn handle_pubrel(&mut self, id: PacketId, ledger: &mut Ledger, out: &mut Outbox) -> bool {
+    pub(super) fn handle_pubrel(
+        &mut self,
+        id: PacketId,
+        ledger: &mut Ledger,
+        out: &mut Outbox,
+    ) -> bool {
         let Some(exactly) = self.exactly_once.remove(&id) else {
             out.acknowledge(AckKind::Pubcomp, id, Reason::PACKET_IDENTIFIER_NOT_FOUND);
             return false;
@@ -342,7 +376,7 @@ impl PublishIn {
 
     /// A message above our limit was skipped: it is answered like one that nobody wants, so that the
     /// broker does not send it for ever.
-    pub fn handle_skipped(
+    pub(super) fn handle_skipped(
         &mut self,
         qos: Qos,
         id: PacketId,
@@ -357,8 +391,15 @@ impl PublishIn {
             }
             Qos::ExactlyOnce => {
                 ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
-                let exactly = Exactly { state: ExactlyState::Taken, counted: true };
-                if self.exactly_once.insert(id, exactly).is_none_or(|old| !old.counted) {
+                let exactly = Exactly {
+                    state: ExactlyState::Taken,
+                    counted: true,
+                };
+                if self
+                    .exactly_once
+                    .insert(id, exactly)
+                    .is_none_or(|old| !old.counted)
+                {
                     ledger.unanswered += 1;
                 }
             }
@@ -367,18 +408,20 @@ impl PublishIn {
     }
 
     /// When [`PublishIn::handle_timeout`] has something to do; perhaps a little early.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 
     /// Time has passed: what was not taken in time is acknowledged; it stays queued.
-    pub fn handle_timeout(&mut self, now: Instant, ledger: &mut Ledger, out: &mut Outbox) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, ledger: &mut Ledger, out: &mut Outbox) {
         while let Some((deadline, receipt)) = self.deadlines.front().copied() {
             if deadline > now && self.debt(receipt).is_some() {
                 return;
             }
             self.deadlines.pop_front();
-            let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else { continue };
+            let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else {
+                continue;
+            };
             let qos = self.untaken[receipt.key].qos;
             self.settle(receipt);
             self.acknowledge(qos, debt, Reason::SUCCESS, Some(&mut *ledger), out);
@@ -387,12 +430,18 @@ impl PublishIn {
     }
 
     /// The connection is over: what was owed is owed no more, and the messages stay where they are.
-    pub fn disconnected(&mut self) {
+    pub(super) fn disconnected(&mut self) {
         for (key, untaken) in &mut self.untaken {
             if let Debt::Owed { id, .. } = untaken.debt {
                 untaken.debt = Debt::Adrift { id };
                 if untaken.qos == Qos::AtLeastOnce {
-                    self.adrift.insert(id, Receipt { key, order: untaken.order });
+                    self.adrift.insert(
+                        id,
+                        Receipt {
+                            key,
+                            order: untaken.order,
+                        },
+                    );
                 }
             }
         }
@@ -403,7 +452,7 @@ impl PublishIn {
     }
 
     /// The broker lost the session: its identifiers mean nothing any more.
-    pub fn session_lost(&mut self) {
+    pub(super) fn session_lost(&mut self) {
         for (_, untaken) in &mut self.untaken {
             untaken.debt = Debt::Nothing;
         }
@@ -412,7 +461,7 @@ impl PublishIn {
     }
 
     /// An unread message must be taken by `deadline`, or is acknowledged then.
-    pub fn remind(&mut self, receipt: Receipt, deadline: Instant) {
+    pub(super) fn remind(&mut self, receipt: Receipt, deadline: Instant) {
         // What was taken meanwhile is dropped here, so that the queue holds only what is unread.
         while let Some((_, front)) = self.deadlines.front() {
             if self.debt(*front).is_some() {
@@ -428,13 +477,21 @@ impl PublishIn {
         let order = self.next_order;
         self.next_order += 1;
         let debt = Debt::Owed { id, place };
-        let key = self.untaken.insert(Untaken { order, qos, takers: 1, reason: Reason::SUCCESS, debt });
+        let key = self.untaken.insert(Untaken {
+            order,
+            qos,
+            takers: 1,
+            reason: Reason::SUCCESS,
+            debt,
+        });
         Receipt { key, order }
     }
 
     /// An untaken message came again: its acknowledgement is owed on this connection too.
     fn owe(&mut self, receipt: Receipt, id: PacketId, ledger: &mut Ledger) {
-        let Some(untaken) = self.untaken.get_mut(receipt.key) else { return };
+        let Some(untaken) = self.untaken.get_mut(receipt.key) else {
+            return;
+        };
         match untaken.debt {
             Debt::Adrift { .. } => {
                 let place = ledger.owed(untaken.qos).push(id, Answer::Open);
@@ -485,8 +542,10 @@ impl Ledger {
     fn count(&mut self, version: Version) -> Result<(), Violation> {
         self.unanswered += 1;
         if version == Version::V5_0 && self.unanswered > self.receive_maximum {
-            return Err(Violation::protocol("MQTT-3.3.4-9", "more publications than our maximum")
-                .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED));
+            return Err(
+                Violation::protocol("MQTT-3.3.4-9", "more publications than our maximum")
+                    .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED),
+            );
         }
         Ok(())
     }

@@ -38,11 +38,11 @@ use crate::wait::Wait;
 const CUTS: u8 = 3;
 
 /// Bytes that a message counts beside topic and payload: about what its entry takes.
-pub const OVERHEAD: usize = 64;
+pub(super) const OVERHEAD: usize = 64;
 
 /// All QoS 1 and 2 messages that are not finished.
 #[derive(Debug, Default)]
-pub struct PublishOut {
+pub(super) struct PublishOut {
     entries: Slab<Entry>,
     /// Accepted and without an identifier, oldest first.
     pending: VecDeque<usize>,
@@ -53,7 +53,7 @@ pub struct PublishOut {
 
 /// What belongs to one connection: how many may be under way, and what is still to be sent again.
 #[derive(Debug)]
-pub struct Window {
+pub(super) struct Window {
     /// The broker's Receive Maximum, or our own window if that is smaller.
     maximum: usize,
     /// Unfinished exchanges of this connection, the PUBREL phase included.
@@ -78,16 +78,21 @@ enum Proof {
 
 impl Window {
     fn new(limits: &Limits, used: usize, replay: VecDeque<usize>) -> Self {
-        Self { maximum: limits.receive_maximum.into(), used, replay, proof: Proof::None }
+        Self {
+            maximum: limits.receive_maximum.into(),
+            used,
+            replay,
+            proof: Proof::None,
+        }
     }
 
     /// Exchanges that may still be begun.
-    pub fn credit(&self) -> usize {
+    pub(super) fn credit(&self) -> usize {
         self.maximum.saturating_sub(self.used)
     }
 
     /// PINGRESP arrived. Returns whether it was waited for.
-    pub fn handle_pingresp(&mut self) -> bool {
+    pub(super) fn handle_pingresp(&mut self) -> bool {
         let asked = self.proof == Proof::Asked;
         if asked {
             self.proof = Proof::Given;
@@ -123,7 +128,12 @@ enum Stage {
     /// It has no identifier.
     Pending,
     /// PUBLISH is in the out buffer or beyond; its bytes began and ended at these offsets.
-    Sent { id: PacketId, from: u64, to: u64, dup: bool },
+    Sent {
+        id: PacketId,
+        from: u64,
+        to: u64,
+        dup: bool,
+    },
     /// The link was lost before it was acknowledged; `dup` if bytes of it had reached the transport.
     Unsettled { id: PacketId, dup: bool },
     /// PUBREC came; PUBREL is sent and PUBCOMP awaited.
@@ -132,7 +142,7 @@ enum Stage {
 
 /// When a message is of no use any more.
 #[derive(Debug, Clone, Copy)]
-pub enum Expiry {
+pub(super) enum Expiry {
     /// Never.
     Never,
     /// This long after the driver's next turn.
@@ -171,27 +181,27 @@ impl Expiry {
 
 impl PublishOut {
     /// Bytes of all messages that are not finished.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many are not finished.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// How many have an identifier.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.entries.len() - self.pending.len()
     }
 
     /// How many are not finished and how many of these the broker may have.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Accepts a message. It leaves with the next [`PublishOut::emit`] that has room for it.
-    pub fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
+    pub(super) fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
         let cost = cost(message.topic().len(), message.payload().len());
         self.bytes += cost;
         let order = self.next_order;
@@ -210,7 +220,7 @@ impl PublishOut {
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
-    pub fn stamp(&mut self, now: Instant) {
+    pub(super) fn stamp(&mut self, now: Instant) {
         for key in self.pending.iter().rev() {
             match &mut self.entries[*key].expires {
                 Expiry::Never => {}
@@ -223,7 +233,7 @@ impl PublishOut {
 
     /// The connection is open and the broker still has the session: PUBRELs leave at once and in the
     /// order of their PUBRECs; they never wait for quota. PUBLISHes follow as there is room.
-    pub fn connected_present(&mut self, limits: &Limits, out: &mut Outbox) -> Window {
+    pub(super) fn connected_present(&mut self, limits: &Limits, out: &mut Outbox) -> Window {
         let mut released = Vec::new();
         let mut unsettled = Vec::new();
         for (key, entry) in &self.entries {
@@ -246,7 +256,7 @@ impl PublishOut {
     /// The connection is open and the broker has no session: identifiers are forgotten. QoS 1 is sent
     /// anew; so is QoS 2 of which no byte had left, or all of it if `republish`. The rest ends
     /// (situations 4 and 5).
-    pub fn connected_lost(
+    pub(super) fn connected_lost(
         &mut self,
         limits: &Limits,
         republish: bool,
@@ -288,7 +298,7 @@ impl PublishOut {
 
     /// The connection is over. `blame` if the broker itself ended it in order, so that a message may
     /// be the cause.
-    pub fn disconnected(
+    pub(super) fn disconnected(
         &mut self,
         window: &Window,
         blame: bool,
@@ -298,8 +308,13 @@ impl PublishOut {
         let taken = out.taken();
         let mut oldest: Option<(u64, usize)> = None;
         for (key, entry) in &mut self.entries {
-            let Stage::Sent { id, from, to, dup } = entry.stage else { continue };
-            entry.stage = Stage::Unsettled { id, dup: dup || from < taken };
+            let Stage::Sent { id, from, to, dup } = entry.stage else {
+                continue;
+            };
+            entry.stage = Stage::Unsettled {
+                id,
+                dup: dup || from < taken,
+            };
             if to <= taken && oldest.is_none_or(|(order, _)| entry.order < order) {
                 oldest = Some((entry.order, key));
             }
@@ -307,7 +322,9 @@ impl PublishOut {
         // Only the oldest message that had left whole can be to blame, and only if nothing at all was
         // acknowledged: a network that cuts at random must never cost a message. Once suspected, it is
         // blamed again only by a connection that had answered a PINGREQ just before.
-        let Some((_, key)) = oldest.filter(|_| blame) else { return };
+        let Some((_, key)) = oldest.filter(|_| blame) else {
+            return;
+        };
         let cuts = self.entries[key].cuts;
         match window.proof {
             Proof::Progress => return,
@@ -326,7 +343,7 @@ impl PublishOut {
     }
 
     /// Whether [`PublishOut::emit`] has something to send within the quota.
-    pub fn wants_to_emit(&self, window: &Window, ids: &PacketIds) -> bool {
+    pub(super) fn wants_to_emit(&self, window: &Window, ids: &PacketIds) -> bool {
         let fresh = !self.pending.is_empty() && ids.has_room();
         let held = self.suspects(window) && matches!(window.proof, Proof::None | Proof::Asked);
         window.credit() > 0 && !held && (!window.replay.is_empty() || fresh)
@@ -334,7 +351,7 @@ impl PublishOut {
 
     /// Whether PINGREQ has to be answered before the next message may be sent: the link was cut over
     /// it before. Says so once per connection.
-    pub fn wants_proof(&self, window: &mut Window) -> bool {
+    pub(super) fn wants_proof(&self, window: &mut Window) -> bool {
         let wants = self.suspects(window) && window.proof == Proof::None;
         if wants {
             window.proof = Proof::Asked;
@@ -349,7 +366,7 @@ impl PublishOut {
 
     /// Sends the next message: first what is to be sent again, then what is new. One that the
     /// broker's limits forbid, or that has expired, ends instead (situation 12).
-    pub fn emit(
+    pub(super) fn emit(
         &mut self,
         now: Instant,
         limits: &Limits,
@@ -358,15 +375,25 @@ impl PublishOut {
         out: &mut Outbox,
     ) {
         let replayed = window.replay.pop_front();
-        let Some(key) = replayed.or_else(|| self.pending.pop_front()) else { return };
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Some(message) = &entry.message else { return };
+        let Some(key) = replayed.or_else(|| self.pending.pop_front()) else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let Some(message) = &entry.message else {
+            return;
+        };
         let (id, dup) = match entry.stage {
             Stage::Unsettled { id, dup } | Stage::Sent { id, dup, .. } => (Some(id), dup),
             Stage::Pending | Stage::Released { .. } => (None, false),
         };
         // What the broker may already have is finished whatever its age [MQTT-4.3.3-7].
-        let expiry = if dup { Some(None) } else { entry.expires.left(now) };
+        let expiry = if dup {
+            Some(None)
+        } else {
+            entry.expires.left(now)
+        };
         let verdict = match expiry {
             None => Err(Error::new(ErrorKind::Expired, Doing::Publishing)),
             Some(seconds) => {
@@ -403,7 +430,12 @@ impl PublishOut {
         if let Err(error) = out.publish(&publish, Some(message.body_of())) {
             return self.give_up(key, Some(id), error, dup, ids, out);
         }
-        entry.stage = Stage::Sent { id, from, to: out.total(), dup };
+        entry.stage = Stage::Sent {
+            id,
+            from,
+            to: out.total(),
+            dup,
+        };
         if let Some((Wait::Sent, _)) = entry.wait {
             out.when_flushed(OnFlush::Packet(id));
         }
@@ -411,15 +443,17 @@ impl PublishOut {
     }
 
     /// The PUBLISH in the entry `key` was flushed.
-    pub fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
+    pub(super) fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
         if let Some((_, token)) = entry.wait.take_if(|(wait, _)| *wait == Wait::Sent) {
             out.done(token, Ok(Done::Sent));
         }
     }
 
     /// PUBACK, for the entry `key`. Returns whether it belongs to something.
-    pub fn handle_puback(
+    pub(super) fn handle_puback(
         &mut self,
         key: usize,
         reason: Reason,
@@ -440,7 +474,7 @@ impl PublishOut {
     }
 
     /// PUBREC, for the entry `key`. Returns whether it belongs to something.
-    pub fn handle_pubrec(
+    pub(super) fn handle_pubrec(
         &mut self,
         key: usize,
         reason: Reason,
@@ -449,7 +483,9 @@ impl PublishOut {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
         let id = match (&entry.stage, entry.qos) {
             (Stage::Sent { id, .. }, Qos::ExactlyOnce) => *id,
             // Repeated: PUBREL again, in case it was lost.
@@ -480,7 +516,7 @@ impl PublishOut {
     /// PUBCOMP, for the entry `key`. Returns whether it belongs to something.
     ///
     /// 0x92 after a replay means that the broker had finished before: that is success too.
-    pub fn handle_pubcomp(
+    pub(super) fn handle_pubcomp(
         &mut self,
         key: usize,
         window: &mut Window,
@@ -500,7 +536,7 @@ impl PublishOut {
     }
 
     /// Nothing will be sent any more: every wait ends.
-    pub fn close(&mut self, out: &mut Outbox) {
+    pub(super) fn close(&mut self, out: &mut Outbox) {
         for entry in self.entries.drain() {
             let sent = match entry.stage {
                 Stage::Pending | Stage::Unsettled { dup: false, .. } => Sent::No,
@@ -524,8 +560,16 @@ impl PublishOut {
             }
             return;
         }
-        let kind = ErrorKind::Refused { reason, filter: None, text: text.map(Into::into) };
-        self.fail(key, Error::new(kind, Doing::Publishing).sent_as(Sent::Yes), out);
+        let kind = ErrorKind::Refused {
+            reason,
+            filter: None,
+            text: text.map(Into::into),
+        };
+        self.fail(
+            key,
+            Error::new(kind, Doing::Publishing).sent_as(Sent::Yes),
+            out,
+        );
     }
 
     fn give_up(
@@ -540,7 +584,11 @@ impl PublishOut {
         if let Some(id) = id {
             ids.release(id);
         }
-        self.fail(key, error.sent_as(if dup { Sent::Maybe } else { Sent::No }), out);
+        self.fail(
+            key,
+            error.sent_as(if dup { Sent::Maybe } else { Sent::No }),
+            out,
+        );
     }
 
     /// The message ends with an error: its wait is told, or if nobody waits, an event says it.
@@ -560,12 +608,12 @@ impl PublishOut {
 }
 
 /// What a message counts against the bound of its queue.
-pub fn cost(topic: usize, payload: usize) -> usize {
+pub(super) fn cost(topic: usize, payload: usize) -> usize {
     topic + payload + OVERHEAD
 }
 
 /// What the broker said at CONNACK that it does not take [MQTT-3.2.2-11, -14].
-pub fn check(qos: Qos, retain: bool, limits: &Limits) -> Result<(), Error> {
+pub(super) fn check(qos: Qos, retain: bool, limits: &Limits) -> Result<(), Error> {
     let refuse = |reason| Err(Error::new(ErrorKind::NotOffered(reason), Doing::Publishing));
     if qos > limits.maximum_qos {
         return refuse(Reason::QOS_NOT_SUPPORTED);

@@ -36,7 +36,7 @@ pub struct Outgoing<'a> {
 
 /// Accepted QoS 0 messages that wait for room or for the link.
 #[derive(Debug, Default)]
-pub struct PublishQos0 {
+pub(super) struct PublishQos0 {
     queue: VecDeque<Entry>,
     /// Topics, properties and small payloads of `queue` back to back, from `start` on.
     buffer: Vec<u8>,
@@ -73,17 +73,17 @@ impl Place {
 
 impl PublishQos0 {
     /// Bytes of the messages that wait.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
@@ -92,7 +92,7 @@ impl PublishQos0 {
     /// # Errors
     /// The broker's limits forbid it.
     #[inline]
-    pub fn send(
+    pub(super) fn send(
         outgoing: &Outgoing<'_>,
         wait: Option<Token>,
         limits: &Limits,
@@ -115,7 +115,7 @@ impl PublishQos0 {
     }
 
     /// Keeps a message until there is room.
-    pub fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) {
+    pub(super) fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) {
         let properties = outgoing.properties.as_bytes();
         let expires = Expiry::of(outgoing.properties);
         self.buffer.extend_from_slice(outgoing.topic.as_bytes());
@@ -139,7 +139,7 @@ impl PublishQos0 {
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
-    pub fn stamp(&mut self, now: Instant) {
+    pub(super) fn stamp(&mut self, now: Instant) {
         for entry in self.queue.iter_mut().rev() {
             match entry.expires {
                 Expiry::Never => {}
@@ -152,8 +152,10 @@ impl PublishQos0 {
 
     /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends
     /// instead.
-    pub fn emit(&mut self, now: Instant, limits: &Limits, out: &mut Outbox) {
-        let Some(entry) = self.queue.pop_front() else { return };
+    pub(super) fn emit(&mut self, now: Instant, limits: &Limits, out: &mut Outbox) {
+        let Some(entry) = self.queue.pop_front() else {
+            return;
+        };
         self.bytes -= cost(entry.topic, entry.payload.len());
         let held = &self.buffer[self.start..];
         let (topic, rest) = held.split_at(entry.topic);
@@ -195,7 +197,7 @@ impl PublishQos0 {
     }
 
     /// Nothing will be sent any more: every wait ends.
-    pub fn close(&mut self, out: &mut Outbox) {
+    pub(super) fn close(&mut self, out: &mut Outbox) {
         for entry in self.queue.drain(..) {
             if let Some(token) = entry.wait {
                 out.done(token, Err(Error::closed(Doing::Publishing)));
@@ -222,5 +224,13 @@ fn packet<'a>(
     properties: PropertyList<'a>,
     payload: &'a [u8],
 ) -> Publish<'a> {
-    Publish { dup: false, qos: Qos::AtMostOnce, retain, topic, id: None, properties, payload }
+    Publish {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain,
+        topic,
+        id: None,
+        properties,
+        payload,
+    }
 }

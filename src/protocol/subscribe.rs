@@ -30,7 +30,7 @@ use crate::version::Version;
 use crate::wait::Wait;
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
-pub const BATCH: usize = 8;
+pub(super) const BATCH: usize = 8;
 
 /// Requests that may be unanswered at a time; the others wait their turn. As many as the reserved
 /// packet identifiers, so that one is always free.
@@ -91,7 +91,7 @@ struct Active {
 
 /// The machine.
 #[derive(Debug, Default)]
-pub struct Subscribing {
+pub(super) struct Subscribing {
     active: BTreeMap<Rc<str>, Active>,
     queue: VecDeque<Request>,
     flights: Slab<Flight>,
@@ -100,7 +100,7 @@ pub struct Subscribing {
 
 impl Subscribing {
     /// A caller wants to subscribe. `order` is its place among all subscribes and unsubscribes.
-    pub fn subscribe(&mut self, subscription: Subscription, order: u64) {
+    pub(super) fn subscribe(&mut self, subscription: Subscription, order: u64) {
         let batches = subscription.filters.len().div_ceil(BATCH);
         let call = self.calls.insert(Call {
             owner: subscription.owner,
@@ -122,19 +122,21 @@ impl Subscribing {
     }
 
     /// The place of the next request in the common order.
-    pub fn next_order(&self) -> Option<u64> {
+    pub(super) fn next_order(&self) -> Option<u64> {
         self.queue.front().map(|request| request.order)
     }
 
     /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
     /// as many as both kinds of requests can hold.
-    pub fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         self.flights.len() < IN_FLIGHT
     }
 
     /// Sends the next request; one that the broker's limits forbid fails instead.
-    pub fn emit(&mut self, limits: &Limits, ids: &mut PacketIds, out: &mut Outbox) {
-        let Some(id) = ids.take(Owner::Subscribe(self.flights.vacant_key())) else { return };
+    pub(super) fn emit(&mut self, limits: &Limits, ids: &mut PacketIds, out: &mut Outbox) {
+        let Some(id) = ids.take(Owner::Subscribe(self.flights.vacant_key())) else {
+            return;
+        };
         let Some(request) = self.queue.pop_front() else {
             ids.release(id);
             return;
@@ -149,9 +151,10 @@ impl Subscribing {
             push_filter(&mut payload, filter, *options);
         }
         let properties = match (out.version(), request.identifier) {
-            (Version::V5_0, Some(identifier)) => {
-                request.properties.clone().subscription_identifier(identifier)
-            }
+            (Version::V5_0, Some(identifier)) => request
+                .properties
+                .clone()
+                .subscription_identifier(identifier),
             (Version::V5_0, None) => request.properties.clone(),
             (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
         };
@@ -166,18 +169,24 @@ impl Subscribing {
             return;
         }
         out.when_flushed(OnFlush::Packet(id));
-        self.flights.insert(Flight { id, request, end: out.total() });
+        self.flights.insert(Flight {
+            id,
+            request,
+            end: out.total(),
+        });
     }
 
     /// The SUBSCRIBE in flight under `key` was flushed.
-    pub fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
+    pub(super) fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
         let Some(request) = self.flights.get_mut(key).map(|flight| &mut flight.request) else {
             return;
         };
         if std::mem::replace(&mut request.flushed, true) {
             return;
         }
-        let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) else { return };
+        let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) else {
+            return;
+        };
         call.unflushed -= 1;
         if call.unflushed == 0
             && let Some((_, token)) = call.wait.take_if(|(wait, _)| *wait == Wait::Sent)
@@ -190,14 +199,16 @@ impl Subscribing {
     ///
     /// # Errors
     /// Not one reason per filter [MQTT-3.8.4-6].
-    pub fn handle_suback(
+    pub(super) fn handle_suback(
         &mut self,
         key: usize,
         suback: &Suback<'_>,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(flight) = self.flights.try_remove(key) else { return Ok(()) };
+        let Some(flight) = self.flights.try_remove(key) else {
+            return Ok(());
+        };
         ids.release(flight.id);
         let request = flight.request;
         if suback.reasons.iter().len() != request.filters.len() {
@@ -209,11 +220,21 @@ impl Subscribing {
         let text: Option<Rc<str>> = suback.properties.reason_string().map(Rc::from);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             if !reason.is_error() {
-                let active = Active { options: *options, identifier: request.identifier };
+                let active = Active {
+                    options: *options,
+                    identifier: request.identifier,
+                };
                 self.active.insert(Rc::clone(filter), active);
             }
             let answer = Asked::Answered(reason, text.clone());
-            self.granted(request.call, Grant { filter: Rc::clone(filter), answer }, out);
+            self.granted(
+                request.call,
+                Grant {
+                    filter: Rc::clone(filter),
+                    answer,
+                },
+                out,
+            );
         }
         self.answered(request.call, out);
         Ok(())
@@ -221,12 +242,12 @@ impl Subscribing {
 
     /// Nobody wants `filter` any more: it is not restored. What is queued or under way for it goes on,
     /// and the UNSUBSCRIBE follows it.
-    pub fn forget(&mut self, filter: &str) {
+    pub(super) fn forget(&mut self, filter: &str) {
         self.active.remove(filter);
     }
 
     /// The connection is over: what was not answered is asked again, in its order.
-    pub fn disconnected(&mut self, ids: &mut PacketIds) {
+    pub(super) fn disconnected(&mut self, ids: &mut PacketIds) {
         let mut flights: Vec<_> = self.flights.drain().collect();
         flights.sort_by_key(|flight| flight.end);
         for flight in flights.into_iter().rev() {
@@ -241,7 +262,7 @@ impl Subscribing {
 
     /// The broker lost the session: everything granted is asked for again, before anything else, with
     /// its original options (situation 4). What is queued anyway is not asked for twice.
-    pub fn restore(&mut self) {
+    pub(super) fn restore(&mut self) {
         let queued: Vec<Rc<str>> = self
             .queue
             .iter()
@@ -275,7 +296,7 @@ impl Subscribing {
     }
 
     /// Whether something is asked for and not answered.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.queue.is_empty() || !self.flights.is_empty()
     }
 
@@ -303,7 +324,9 @@ impl Subscribing {
     /// One request of a call is done; with the last one the call is.
     fn answered(&mut self, call: Option<usize>, out: &mut Outbox) {
         let Some(key) = call else { return };
-        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(call) = self.calls.get_mut(key) else {
+            return;
+        };
         call.unanswered -= 1;
         if call.unanswered > 0 {
             return;
@@ -336,7 +359,12 @@ impl Grant {
 
 /// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).
 fn check(request: &Request, limits: &Limits) -> Result<(), Error> {
-    let refuse = |reason| Err(Error::new(ErrorKind::NotOffered(reason), Doing::Subscribing));
+    let refuse = |reason| {
+        Err(Error::new(
+            ErrorKind::NotOffered(reason),
+            Doing::Subscribing,
+        ))
+    };
     for (filter, _) in &request.filters {
         if !limits.wildcards_available && topic::has_wildcard(filter) {
             return refuse(Reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);

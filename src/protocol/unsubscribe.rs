@@ -46,36 +46,47 @@ struct Flight {
 
 /// The machine.
 #[derive(Debug, Default)]
-pub struct Unsubscribing {
+pub(super) struct Unsubscribing {
     queue: VecDeque<Request>,
     flights: Slab<Flight>,
 }
 
 impl Unsubscribing {
     /// A caller wants to unsubscribe, at its place among all subscribes and unsubscribes.
-    pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>, order: u64) {
+    pub(super) fn unsubscribe(
+        &mut self,
+        filters: &[Rc<str>],
+        wait: Option<(Wait, Token)>,
+        order: u64,
+    ) {
         let mut batches = filters.chunks(super::subscribe::BATCH).peekable();
         while let Some(batch) = batches.next() {
             // Answers come in order, so the last batch speaks for all.
             let wait = if batches.peek().is_none() { wait } else { None };
-            self.queue.push_back(Request { order, filters: batch.to_vec(), wait });
+            self.queue.push_back(Request {
+                order,
+                filters: batch.to_vec(),
+                wait,
+            });
         }
     }
 
     /// The place of the next request in the common order.
-    pub fn next_order(&self) -> Option<u64> {
+    pub(super) fn next_order(&self) -> Option<u64> {
         self.queue.front().map(|request| request.order)
     }
 
     /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
     /// as many as both kinds of requests can hold.
-    pub fn is_free(&self) -> bool {
+    pub(super) fn is_free(&self) -> bool {
         self.flights.len() < IN_FLIGHT
     }
 
     /// Sends the next request.
-    pub fn emit(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
-        let Some(id) = ids.take(Owner::Unsubscribe(self.flights.vacant_key())) else { return };
+    pub(super) fn emit(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
+        let Some(id) = ids.take(Owner::Unsubscribe(self.flights.vacant_key())) else {
+            return;
+        };
         let Some(request) = self.queue.pop_front() else {
             ids.release(id);
             return;
@@ -97,12 +108,18 @@ impl Unsubscribing {
             return;
         }
         out.when_flushed(OnFlush::Packet(id));
-        self.flights.insert(Flight { id, request, end: out.total() });
+        self.flights.insert(Flight {
+            id,
+            request,
+            end: out.total(),
+        });
     }
 
     /// The UNSUBSCRIBE in flight under `key` was flushed.
-    pub fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
-        let Some(flight) = self.flights.get_mut(key) else { return };
+    pub(super) fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
+        let Some(flight) = self.flights.get_mut(key) else {
+            return;
+        };
         if let Some((_, token)) = flight.request.wait.take_if(|(wait, _)| *wait == Wait::Sent) {
             out.done(token, Ok(Done::Sent));
         }
@@ -112,7 +129,7 @@ impl Unsubscribing {
     ///
     /// # Errors
     /// On 5.0, not one reason per filter [MQTT-3.11.3-2].
-    pub fn handle_unsuback(
+    pub(super) fn handle_unsuback(
         &mut self,
         key: usize,
         unsuback: &Unsuback<'_>,
@@ -120,7 +137,9 @@ impl Unsubscribing {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(flight) = self.flights.try_remove(key) else { return Ok(()) };
+        let Some(flight) = self.flights.try_remove(key) else {
+            return Ok(());
+        };
         ids.release(flight.id);
         let request = flight.request;
         let reasons: Vec<Reason> = match out.version() {
@@ -138,8 +157,14 @@ impl Unsubscribing {
             // A SUBACK that came after the call had made it active again.
             subscribing.forget(filter);
         }
-        let Some((_, token)) = request.wait else { return Ok(()) };
-        let refused = request.filters.iter().zip(&reasons).find(|(_, reason)| reason.is_error());
+        let Some((_, token)) = request.wait else {
+            return Ok(());
+        };
+        let refused = request
+            .filters
+            .iter()
+            .zip(&reasons)
+            .find(|(_, reason)| reason.is_error());
         let outcome = match refused {
             Some((filter, reason)) => {
                 let kind = ErrorKind::Refused {
@@ -156,7 +181,7 @@ impl Unsubscribing {
     }
 
     /// The connection is over: what was not answered is asked again, in its order.
-    pub fn disconnected(&mut self, ids: &mut PacketIds) {
+    pub(super) fn disconnected(&mut self, ids: &mut PacketIds) {
         let mut flights: Vec<_> = self.flights.drain().collect();
         flights.sort_by_key(|flight| flight.end);
         for flight in flights.into_iter().rev() {
@@ -166,7 +191,7 @@ impl Unsubscribing {
     }
 
     /// Whether something is asked for and not answered.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.queue.is_empty() || !self.flights.is_empty()
     }
 }
