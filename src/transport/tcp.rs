@@ -141,3 +141,216 @@ impl AsyncWrite for Socket {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use futures_lite::{AsyncReadExt, AsyncWriteExt};
+    use smol::block_on;
+
+    use super::*;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback listener");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
+        (listener, address)
+    }
+
+    /// An address where nobody listens, nor can anybody start to.
+    struct Refused {
+        address: SocketAddr,
+        _held: (TcpListener, TcpStream),
+    }
+
+    impl Refused {
+        fn new() -> Self {
+            let (listener, address) = listener();
+            // The port of an outgoing connection is taken and takes no connection itself. A listener
+            // closed again would do less: another test may be given its port.
+            let stream = TcpStream::connect(address).expect("a connection");
+            Self {
+                address: stream
+                    .local_addr()
+                    .expect("a connected socket has an address"),
+                _held: (listener, stream),
+            }
+        }
+    }
+
+    fn open(url: &str) -> io::Result<BoxedTransport> {
+        let endpoint = Endpoint::parse(url).expect("a valid endpoint");
+        block_on(Tcp.connect(&endpoint))
+    }
+
+    /// A clock on which some sleeps are over at once and the later ones last for ever.
+    #[derive(Debug)]
+    struct Impatient {
+        short_sleeps: Cell<u32>,
+        asked: Cell<u32>,
+    }
+
+    impl Impatient {
+        fn new(short_sleeps: u32) -> Self {
+            Self {
+                short_sleeps: Cell::new(short_sleeps),
+                asked: Cell::new(0),
+            }
+        }
+    }
+
+    impl Clock for Impatient {
+        fn now(&self) -> Instant {
+            SystemClock.now()
+        }
+
+        fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()> {
+            assert!(
+                deadline > self.now() + PATIENCE / 2,
+                "the bound is {PATIENCE:?} from now"
+            );
+            self.asked.set(self.asked.get() + 1);
+            match self.short_sleeps.get().checked_sub(1) {
+                Some(left) => {
+                    self.short_sleeps.set(left);
+                    Box::pin(future::ready(()))
+                }
+                None => Box::pin(future::pending()),
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_go_both_ways() {
+        let (listener, address) = listener();
+        let mut transport = open(&format!("mqtt://{address}")).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("the connection arrives");
+        block_on(transport.write_all(&[0xC0, 0x00])).expect("a write");
+        let mut bytes = [0; 2];
+        peer.read_exact(&mut bytes).expect("the bytes arrive");
+        assert_eq!(bytes, [0xC0, 0x00]);
+        peer.write_all(&[0xD0, 0x00]).expect("a write");
+        block_on(transport.read_exact(&mut bytes)).expect("the bytes arrive");
+        assert_eq!(bytes, [0xD0, 0x00]);
+    }
+
+    #[test]
+    fn several_slices_leave_in_one_write() {
+        let (listener, address) = listener();
+        let mut transport = open(&format!("tcp://{address}")).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("the connection arrives");
+        let slices = [IoSlice::new(b"he"), IoSlice::new(b""), IoSlice::new(b"llo")];
+        let written = block_on(transport.write_vectored(&slices)).expect("a write");
+        assert_eq!(written, 5);
+        let mut bytes = [0; 5];
+        peer.read_exact(&mut bytes).expect("the bytes arrive");
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[test]
+    fn a_name_is_looked_up() {
+        // Wherever `localhost` points first: IPv6 is refused here, and IPv4 is tried next.
+        let (listener, address) = listener();
+        let transport = open(&format!("mqtt://localhost:{}", address.port()));
+        assert!(transport.is_ok(), "{:?}", transport.err());
+        listener.accept().expect("the connection arrives");
+    }
+
+    #[test]
+    fn nagle_is_off() {
+        let (_listener, address) = listener();
+        let socket = block_on(connect_any(&[address], &SystemClock)).expect("a connection");
+        assert!(
+            socket
+                .0
+                .get_ref()
+                .nodelay()
+                .expect("an option of the socket")
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_the_address() {
+        let refused = Refused::new();
+        let address = refused.address;
+        let Err(error) = open(&format!("mqtt://{address}")) else {
+            panic!("nobody listens at {address}");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("{address}: ")), "{text}");
+        assert!(text.to_lowercase().contains("connection refused"), "{text}");
+    }
+
+    #[test]
+    fn a_refused_address_makes_way_for_the_next() {
+        let (_listener, alive) = listener();
+        let (refused, clock) = (Refused::new(), Impatient::new(0));
+        let addresses = [refused.address, alive];
+        let socket = block_on(connect_any(&addresses, &clock)).expect("a connection");
+        assert_eq!(socket.0.get_ref().peer_addr().expect("connected"), alive);
+    }
+
+    #[test]
+    fn a_silent_address_makes_way_for_the_next_when_its_time_is_over() {
+        // Two listeners: that the first is not the peer shows that its attempt was given up.
+        let (_slow, first) = listener();
+        let (_listener, second) = listener();
+        let clock = Impatient::new(1);
+        let socket = block_on(connect_any(&[first, second], &clock)).expect("a connection");
+        assert_eq!(socket.0.get_ref().peer_addr().expect("connected"), second);
+    }
+
+    #[test]
+    fn the_last_address_has_all_the_time_that_is_left() {
+        let (_listener, only) = listener();
+        let clock = Impatient::new(u32::MAX);
+        let socket = block_on(connect_any(&[only], &clock)).expect("a connection");
+        assert_eq!(socket.0.get_ref().peer_addr().expect("connected"), only);
+        assert_eq!(clock.asked.get(), 0);
+    }
+
+    #[test]
+    fn the_last_error_is_returned() {
+        let (_slow, silent) = listener();
+        let last = Refused::new();
+        let error = block_on(connect_any(&[silent, last.address], &Impatient::new(1)))
+            .expect_err("no address takes the connection");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("{}: ", last.address)),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_an_error() {
+        let error = block_on(connect_any(&[], &SystemClock)).expect_err("nothing to connect to");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_closed_transport_tells_the_peer_and_still_reads() {
+        let (listener, address) = listener();
+        let mut transport = open(&format!("mqtt://{address}")).expect("a connection");
+        let (mut peer, _) = listener.accept().expect("the connection arrives");
+        block_on(transport.write_all(&[0xE0, 0x00])).expect("a write");
+        block_on(transport.close()).expect("a close");
+        let mut bytes = Vec::new();
+        peer.read_to_end(&mut bytes).expect("the end arrives");
+        assert_eq!(bytes, [0xE0, 0x00]);
+        peer.write_all(b"late").expect("a write");
+        drop(peer);
+        bytes.clear();
+        block_on(transport.read_to_end(&mut bytes)).expect("the end arrives");
+        assert_eq!(bytes, b"late");
+        block_on(transport.close()).expect("closing what is closed");
+    }
+}
