@@ -277,6 +277,29 @@ impl Error {
         }
     }
 
+    /// Whether trying again cannot help until someone acts: bad credentials, a client id that is not
+    /// accepted or was taken over, a broker that has moved, a mistake of the program.
+    pub fn is_permanent(&self) -> bool {
+        match self.reason() {
+            Some(reason) => matches!(
+                reason,
+                Reason::UNSUPPORTED_PROTOCOL_VERSION
+                    | Reason::CLIENT_IDENTIFIER_NOT_VALID
+                    | Reason::BAD_USER_NAME_OR_PASSWORD
+                    | Reason::NOT_AUTHORIZED
+                    | Reason::BANNED
+                    | Reason::BAD_AUTHENTICATION_METHOD
+                    | Reason::SESSION_TAKEN_OVER
+                    | Reason::TOPIC_NAME_INVALID
+                    | Reason::PACKET_TOO_LARGE
+                    | Reason::RETAIN_NOT_SUPPORTED
+                    | Reason::QOS_NOT_SUPPORTED
+                    | Reason::SERVER_MOVED
+            ),
+            None => self.blame() == Blame::You,
+        }
+    }
+
     /// The reason that the broker gave, if this is a refusal or a disconnect.
     pub fn reason(&self) -> Option<Reason> {
         if let ErrorKind::Refused { reason, .. } | ErrorKind::Disconnected(reason) = self.kind {

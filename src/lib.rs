@@ -1,25 +1,52 @@
-//! test
-#![allow(dead_code)]
+#![doc = include_str!("../README.md")]
+
+mod backoff;
+mod client;
 mod clock;
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod codec;
+mod connection;
+mod driver;
 mod error;
+mod event;
+mod loose;
 mod message;
+mod options;
 mod properties;
 #[doc(hidden)]
 pub mod protocol;
+mod queue;
+mod reader;
 mod reason;
+mod router;
+mod shared;
+mod statistics;
+mod subscription;
 mod topic;
 mod transport;
 mod version;
 mod wait;
+mod wait_for;
+mod waiter;
+
+pub use client::Client;
 pub use clock::{Clock, LocalBoxFuture};
+pub use driver::Driver;
 pub use error::{Blame, Doing, Error, ErrorKind, Result, Sent, Violation};
+pub use event::{Event, Events};
 pub use message::{Incoming, Message, PacketId, Payload, Qos};
+pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};
+pub use protocol::SessionMode as Session;
 pub use reason::Reason;
+pub use smol::{LocalExecutor, block_on};
+pub use statistics::Statistics;
+pub use subscription::{Filters, RetainHandling, Subscription};
 pub use topic::{TopicError, matches};
 pub use transport::{BoxedTransport, Connector, Endpoint, Transport};
 pub use version::Version;
 pub use wait::Wait;
+pub use wait_for::{
+    Published, Publishing, PublishingMessage, Subscribing, Unpublished, Unsubscribing, Waiting,
+};

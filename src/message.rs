@@ -5,9 +5,10 @@ use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
+use crate::topic;
 
 /// How surely a message arrives (MQTT 5, section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +47,17 @@ impl fmt::Display for Qos {
         write!(f, "QoS {}", self.bits())
     }
 }
+
+/// Checks a topic for publishing.
+pub(crate) fn check_topic(topic: &str) -> Result<()> {
+    topic::check_topic(topic).map_err(|error| {
+        let topic = topic.chars().take(SHOWN).collect::<String>();
+        Error::new(ErrorKind::Topic(topic.into(), error), Doing::Publishing)
+    })
+}
+
+/// Characters of a bad topic or filter that an error shows: enough to find it in the program.
+pub(crate) const SHOWN: usize = 100;
 
 /// A packet identifier: never 0 [MQTT-2.2.1-3].
 pub type PacketId = NonZeroU16;
@@ -295,7 +307,7 @@ impl Message {
 
     pub(crate) fn received(incoming: &Incoming<'_>) -> Self {
         Self {
-            topic: incoming.shared_topic(),
+            topic: incoming.topic_to_share(),
             payload: incoming.body(),
             properties: incoming.properties.into(),
             qos: incoming.qos,
@@ -318,7 +330,13 @@ impl Message {
         &self.payload
     }
 
-    pub(crate) fn check_properties(&self) -> Result<()> {
+    pub(crate) fn shared_topic(&self) -> Rc<str> {
+        Rc::clone(&self.topic)
+    }
+
+    /// Whether it can be expressed: its topic and its properties.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_topic(&self.topic)?;
         self.properties.check().map_err(Error::property)
     }
 }
@@ -400,7 +418,7 @@ impl<'a> Incoming<'a> {
         Message::received(self)
     }
 
-    fn shared_topic(&self) -> Rc<str> {
+    fn topic_to_share(&self) -> Rc<str> {
         match self.topic {
             TopicRef::Borrowed(topic) => Rc::from(topic),
             TopicRef::Aliased(topic) => Rc::clone(topic),

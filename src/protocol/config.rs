@@ -85,6 +85,25 @@ impl Config {
         }
     }
 
+    /// Whether the session is to outlive its connection.
+    pub fn keeps_session(&self) -> bool {
+        match self.session {
+            SessionMode::Fresh | SessionMode::Resume => !self.session_expiry.is_zero(),
+            SessionMode::None => false,
+        }
+    }
+
+    /// The properties of the DISCONNECT of a good end: a session that lives with this process ends with
+    /// it, where the version can say so.
+    pub fn farewell(&self) -> Properties {
+        match (self.version, self.session) {
+            (Version::V5_0, SessionMode::Fresh) if self.keeps_session() => {
+                Properties::new().session_expiry_interval(0)
+            }
+            (Version::V3_1 | Version::V3_1_1 | Version::V5_0, _) => Properties::new(),
+        }
+    }
+
     /// The properties of CONNECT. What has its default value on the wire is left out.
     pub(super) fn connect_properties(&self) -> Properties {
         let mut properties = self.properties.clone();

@@ -170,6 +170,11 @@ impl Protocol {
         matches!(self.link, Link::Online(_))
     }
 
+    /// Whether DISCONNECT is sent and nothing may follow it.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.link, Link::Leaving(_))
+    }
+
     /// What the broker announced, while there is a connection.
     pub fn limits(&self) -> Option<&Limits> {
         match &self.link {

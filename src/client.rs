@@ -1,0 +1,541 @@
+//! The handle that a user's tasks hold.
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::codec::subscribe::FilterOptions;
+use crate::driver::Driver;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::event::Events;
+use crate::message::{Incoming, Message, Payload, PayloadKind, Qos, SHOWN, check_topic};
+use crate::options::{Acknowledge, Options};
+use crate::properties::{Properties, PropertyList};
+use crate::protocol::{self, Accepted, Done, Outgoing, Protocol, Token};
+use crate::queue::Queue;
+use crate::reason::Reason;
+use crate::router::{Inline, Sink};
+use crate::shared::{Drain, Shared, State, Wanted};
+use crate::statistics::Statistics;
+use crate::subscription::{Filters, Subscription};
+use crate::topic;
+use crate::version::Version;
+use crate::wait::Wait;
+use crate::wait_for::{
+    Call, Publishing, PublishingMessage, Subscribing, Ticket, Unsubscribing, Waiting,
+};
+
+/// A MQTT client: a cheap clone for every task of the one thread.
+///
+/// Nothing happens without its [`Driver`], which is made together with it and which the application
+/// spawns on its executor. See the [crate documentation](crate) for a whole program.
+pub struct Client {
+    shared: Shared,
+    settings: Rc<Settings>,
+}
+
+/// What a client needs to know of its options.
+#[derive(Debug)]
+struct Settings {
+    wait_timeout: std::time::Duration,
+    stream_bytes: usize,
+    version: Version,
+}
+
+impl Client {
+    /// Makes a client and its driver. Nothing is sent before the driver runs; calls made before are
+    /// kept.
+    ///
+    /// The driver ends after [`Client::disconnect`], or when no `Client` and no [`Subscription`] is left.
+    pub fn new(options: Options) -> (Self, Driver) {
+        let settings = Settings {
+            wait_timeout: options.wait_timeout,
+            stream_bytes: options.stream_bytes,
+            version: options.config.version,
+        };
+        let shared = Shared::new(Protocol::new(options.config.clone()), options.drain_timeout);
+        shared.with(|state| state.handles = 1);
+        let client = Self { shared: shared.clone(), settings: Rc::new(settings) };
+        (client, Driver::new(shared, options))
+    }
+
+    /// Publishes `payload` to `topic`. The call itself sends; the future only waits, see [`Wait`].
+    ///
+    /// A borrowed payload is copied once, an owned one not at all.
+    ///
+    /// # Errors
+    /// A bad topic, what the broker said it does not take, a full queue (only with [`Wait::None`]; the
+    /// other waits wait for room too), a refusal by the broker, a lost session, the end of the wait's
+    /// time. [`Error::sent`] tells whether the message has left.
+    ///
+    /// # Cancel safety
+    /// Once accepted, nothing un-sends a message: dropping the future only stops waiting. While it is in
+    /// line for room, dropping withdraws it.
+    pub fn publish<'a>(
+        &self,
+        topic: &str,
+        payload: impl Into<Payload<'a>>,
+        qos: Qos,
+        wait: Wait,
+    ) -> Publishing {
+        Publishing { call: self.publish_call(topic, payload.into(), qos, wait) }
+    }
+
+    /// Publishes a message with everything that MQTT knows of it: retain, expiry, properties.
+    ///
+    /// # Errors
+    /// As [`Client::publish`]. A message that was not accepted comes back in [`Unpublished`](crate::Unpublished).
+    ///
+    /// # Cancel safety
+    /// As [`Client::publish`].
+    pub fn publish_message(&self, message: Message, wait: Wait) -> PublishingMessage {
+        let accepted = message.check().map_err(|error| (error, message.clone())).and_then(|()| {
+            self.shared.with(|state| self.accept(state, message, wait))
+        });
+        match accepted {
+            Ok(call) => PublishingMessage { call, message: None },
+            Err((error, message)) => {
+                PublishingMessage { call: Call::Known(Err(error)), message: Some(message) }
+            }
+        }
+    }
+
+    /// Subscribes to `filter` and gives the stream of its messages.
+    ///
+    /// With [`Wait::None`] and [`Wait::Sent`] the stream comes at once; a refusal found later ends it
+    /// with an error and is an event. Several handles of one filter share one subscription at the
+    /// broker.
+    ///
+    /// # Errors
+    /// A bad filter; one that another handle has with other options; with [`Wait::Ack`] a refusal,
+    /// which names the filter.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the stream: what is granted is unsubscribed again.
+    pub fn subscribe(&self, filter: &str, qos: Qos, wait: Wait) -> Subscribing {
+        self.subscribe_many(Filters::new(filter, qos), wait)
+    }
+
+    /// Subscribes to several filters at once, or to one with options. Their messages come on one
+    /// stream; one that matches several of them comes once.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`]. With [`Wait::Ack`] the refusal of one filter fails the whole: the
+    /// others are unsubscribed.
+    ///
+    /// # Cancel safety
+    /// As [`Client::subscribe`].
+    pub fn subscribe_many(&self, filters: impl Into<Filters>, wait: Wait) -> Subscribing {
+        let filters = filters.into();
+        let bound = filters.stream_bytes.unwrap_or(self.settings.stream_bytes);
+        let queue = Queue::new(bound, filters.overflow, filters.acknowledge);
+        self.subscribe_call(&filters, Sink::Stream(queue), wait)
+    }
+
+    /// Subscribes with a handler that is called with each message as it lies in the read buffer:
+    /// nothing is copied and nothing allocated.
+    ///
+    /// The handler runs inside the driver, so it should be quick; it may call the client. A message
+    /// counts as taken when it returns. The subscription lives as long as what this gives.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`]; a misuse with [`Acknowledge::ByHand`], for which there is no message
+    /// to keep.
+    ///
+    /// # Cancel safety
+    /// As [`Client::subscribe`].
+    pub fn subscribe_inline(
+        &self,
+        filters: impl Into<Filters>,
+        handler: impl FnMut(&Incoming<'_>) + 'static,
+        wait: Wait,
+    ) -> Subscribing {
+        let filters = filters.into();
+        if filters.acknowledge == Acknowledge::ByHand {
+            let error = Error::misuse("an inline handler cannot acknowledge by hand");
+            return Subscribing { call: Call::Known(Err(error)), subscription: None };
+        }
+        self.subscribe_call(&filters, Sink::Inline(Some(Inline(Box::new(handler)))), wait)
+    }
+
+    /// Unsubscribes from `filter`: all its handles lose it, and a stream without filters ends.
+    ///
+    /// Seldom needed: dropping the [`Subscription`] does it too.
+    ///
+    /// # Errors
+    /// A bad filter; with [`Wait::Ack`] a refusal.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not undo it.
+    pub fn unsubscribe(&self, filter: &str, wait: Wait) -> Unsubscribing {
+        let checked = check_filter(filter).and_then(|()| {
+            self.shared.with(|state| {
+                state.check_open(Doing::Unsubscribing)?;
+                state.forget_filter(filter);
+                let token = self.begin(state, Doing::Unsubscribing, wait);
+                state.protocol.unsubscribe(&[Rc::from(filter)], token);
+                state.wake_driver();
+                Ok(token)
+            })
+        });
+        Unsubscribing { call: self.call(checked) }
+    }
+
+    /// Asks the broker whether it answers. Gives the time to nobody: measure it around the call.
+    ///
+    /// # Errors
+    /// There is no connection, it ends, or no answer comes in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future only stops waiting.
+    pub fn ping(&self) -> Waiting {
+        let begun = self.shared.with(|state| {
+            state.check_open(Doing::Pinging)?;
+            let token = state.waiters.insert(Doing::Pinging, Some(self.settings.wait_timeout));
+            if let Err(error) = state.protocol.ping(token) {
+                state.waiters.remove(token);
+                return Err(error);
+            }
+            state.wake_driver();
+            Ok(Some((Wait::Ack, token)))
+        });
+        Waiting { call: self.call(begun) }
+    }
+
+    /// Waits until there is a connection; ends at once if there is one.
+    ///
+    /// # Errors
+    /// The client is closed before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future only stops waiting.
+    pub fn connected(&self) -> Waiting {
+        self.until(
+            Doing::Connecting,
+            |state| state.protocol.is_online(),
+            |state| &mut state.on_connected,
+        )
+    }
+
+    /// Waits until a message of any QoS would be accepted at once.
+    ///
+    /// # Errors
+    /// The client is closed before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future only stops waiting.
+    pub fn ready(&self) -> Waiting {
+        self.until(
+            Doing::Publishing,
+            |state| state.protocol.has_room(),
+            |state| &mut state.on_ready,
+        )
+    }
+
+    /// How many more QoS 1 and 2 messages may be under way now; 0 without a connection.
+    pub fn credit(&self) -> usize {
+        self.shared.with(|state| state.protocol.credit())
+    }
+
+    /// Whether there is a connection: CONNACK came, and its end was not noticed yet.
+    pub fn is_connected(&self) -> bool {
+        self.shared.with(|state| state.protocol.is_online())
+    }
+
+    /// The client identifier in use: the one given, or the one that the broker chose.
+    pub fn client_id(&self) -> String {
+        self.shared.with(|state| state.protocol.client_id().to_owned())
+    }
+
+    /// What the broker said at CONNACK: its limits, its properties. None without a connection, and
+    /// without properties before MQTT 5.
+    pub fn server_properties(&self) -> Option<Properties> {
+        self.shared.with(|state| state.protocol.limits().map(|limits| limits.properties.clone()))
+    }
+
+    /// Disconnects for good: waits for what is not acknowledged, for a bounded time, then leaves so
+    /// that no will is published. Later calls are [`ErrorKind::Closed`]. Offline it does not connect to
+    /// get rid of messages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unacknowledged`] with the number of messages that stayed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not undo it.
+    pub fn disconnect(&self) -> Waiting {
+        let farewell = self.shared.with(|state| state.protocol.config().farewell());
+        self.leave(Reason::SUCCESS, farewell, true)
+    }
+
+    /// Disconnects at once with this reason and these properties; MQTT 5 only (before, the connection
+    /// is closed with a plain DISCONNECT).
+    ///
+    /// With [`Reason::DISCONNECT_WITH_WILL`] the broker publishes the will.
+    ///
+    /// # Errors
+    /// As [`Client::disconnect`]; a misuse for a session expiry where CONNECT had none
+    /// (MQTT 5, section 3.14.2.2.2).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not undo it.
+    pub fn disconnect_with(&self, reason: Reason, properties: Properties) -> Waiting {
+        self.leave(reason, properties, false)
+    }
+
+    /// Leaves the connection by DISCONNECT, so that no will is published, and connects again at once.
+    /// Without a connection the next attempt begins at once.
+    ///
+    /// # Errors
+    /// The client is closed.
+    pub fn reconnect(&self) -> Result<()> {
+        self.shared.with(|state| {
+            state.check_open(Doing::Connecting)?;
+            state.wanted = Wanted::Reconnect;
+            state.wake_driver();
+            Ok(())
+        })
+    }
+
+    /// Listens to what happens from now on.
+    pub fn events(&self) -> Events {
+        Events::new(self.shared.clone())
+    }
+
+    /// What this client has done so far.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.with(|state| Statistics {
+            unfinished: state.protocol.unfinished(),
+            pending: state.protocol.pending_qos0(),
+            ..state.statistics
+        })
+    }
+
+    fn publish_call(&self, topic: &str, payload: Payload<'_>, qos: Qos, wait: Wait) -> Call {
+        if let Err(error) = check_topic(topic) {
+            return Call::Known(Err(error));
+        }
+        let accepted = self.shared.with(|state| {
+            if qos != Qos::AtMostOnce {
+                let message = Message::new(topic, payload).qos(qos);
+                return self.accept(state, message, wait).map_err(|(error, _)| error);
+            }
+            state.check_open(Doing::Publishing)?;
+            let begun = self.begin(state, Doing::Publishing, wait);
+            // Kept for the case that there is no room: a payload by reference costs nothing.
+            let (payload, again) = split(payload, begun.is_some());
+            let token = begun.map(|(_, token)| token);
+            let properties = PropertyList::EMPTY;
+            let outgoing = Outgoing { topic, payload, properties, retain: false };
+            match state.protocol.publish_qos0(outgoing, token) {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
+                    let Some(payload) = again else { return Err(error) };
+                    if let Some(token) = token {
+                        state.waiters.remove(token);
+                    }
+                    let message = Message::new(topic, payload).qos(qos);
+                    return self.accept(state, message, wait).map_err(|(error, _)| error);
+                }
+                Err(error) => {
+                    if let Some(token) = token {
+                        state.waiters.remove(token);
+                    }
+                    return Err(error);
+                }
+            }
+            state.statistics.published += 1;
+            state.wake_driver();
+            Ok(self.call(Ok(begun)))
+        });
+        accepted.unwrap_or_else(|error| Call::Known(Err(error)))
+    }
+
+    fn accept(
+        &self,
+        state: &mut State,
+        message: Message,
+        wait: Wait,
+    ) -> std::result::Result<Call, (Error, Message)> {
+        if let Err(error) = state.check_open(Doing::Publishing) {
+            return Err((error, message));
+        }
+        let begun = self.begin(state, Doing::Publishing, wait);
+        let qos = message.quality_of_service();
+        match state.protocol.publish(message, begun) {
+            Ok(Accepted::Yes) => {}
+            Ok(Accepted::Parked(place)) => {
+                if let Some((_, token)) = begun {
+                    state.waiters.park(token, qos, place);
+                }
+            }
+            Err((message, error)) => {
+                if let Some((_, token)) = begun {
+                    state.waiters.remove(token);
+                }
+                return Err((error, message));
+            }
+        }
+        state.statistics.published += 1;
+        state.wake_driver();
+        Ok(self.call(Ok(begun)))
+    }
+
+    fn subscribe_call(&self, filters: &Filters, sink: Sink, wait: Wait) -> Subscribing {
+        // On an error the handler is dropped after the borrow: its drop may call the client.
+        let mut sink = Some(sink);
+        let begun = self.check_filters(filters).and_then(|()| {
+            self.shared.with(|state| {
+                state.check_open(Doing::Subscribing)?;
+                let mut asked: Vec<(Rc<str>, FilterOptions)> = Vec::new();
+                for (filter, qos) in &filters.filters {
+                    let options = FilterOptions {
+                        qos: *qos,
+                        no_local: filters.no_local,
+                        retain_as_published: filters.retain_as_published,
+                        retain_handling: filters.retain_handling.bits(),
+                    };
+                    let options = state.router.check(filter, options, filters.identifier)?;
+                    asked.push((Rc::clone(filter), options));
+                }
+                let sink = sink.take().unwrap_or(Sink::Inline(None));
+                let key = state.router.insert(&asked, filters.identifier, sink);
+                state.handles += 1;
+                let token = self.begin(state, Doing::Subscribing, wait);
+                state.protocol.subscribe(protocol::Subscription {
+                    owner: key,
+                    filters: asked,
+                    identifier: filters.identifier,
+                    properties: filters.properties.clone(),
+                    wait: token,
+                });
+                state.wake_driver();
+                Ok((key, token))
+            })
+        });
+        match begun {
+            Ok((key, token)) => Subscribing {
+                call: self.call(Ok(token)),
+                subscription: Some(Subscription::new(&self.shared, key)),
+            },
+            Err(error) => Subscribing { call: Call::Known(Err(error)), subscription: None },
+        }
+    }
+
+    fn check_filters(&self, filters: &Filters) -> Result<()> {
+        if filters.filters.is_empty() {
+            return Err(Error::misuse("a subscription needs a filter [MQTT-3.8.3-2]"));
+        }
+        for (index, (filter, _)) in filters.filters.iter().enumerate() {
+            check_filter(filter)?;
+            let v5 = self.settings.version == Version::V5_0;
+            if v5 && filters.no_local && topic::is_shared(filter) {
+                return Err(Error::misuse(
+                    "No Local on a shared subscription is forbidden [MQTT-3.8.3-4]",
+                ));
+            }
+            if filters.filters.iter().skip(index + 1).any(|(other, _)| other == filter) {
+                return Err(Error::misuse("the same filter stands twice in one subscription"));
+            }
+        }
+        if filters.identifier.is_some_and(|id| id == 0 || id > crate::properties::MAX_VARIABLE) {
+            return Err(Error::misuse("a subscription identifier is 1 to 268435455"));
+        }
+        filters.properties.check().map_err(Error::property)
+    }
+
+    fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
+        let begun = self.shared.with(|state| {
+            state.check_open(Doing::Disconnecting)?;
+            properties.check().map_err(Error::property)?;
+            let kept = state.protocol.config().keeps_session();
+            if properties.list().session_expiry_interval().is_some_and(|expiry| expiry > 0) && !kept {
+                return Err(Error::misuse(
+                    "a session that was not to be kept cannot be kept at disconnect",
+                ));
+            }
+            let token = state.waiters.insert(Doing::Disconnecting, None);
+            state.on_closed.push(token);
+            let drain = if drain { Drain::For(state.drain_timeout) } else { Drain::No };
+            state.wanted = Wanted::Leave { reason, properties, drain };
+            state.wake_driver();
+            Ok(Some((Wait::Ack, token)))
+        });
+        Waiting { call: self.call(begun) }
+    }
+
+    /// Waits for a condition, or ends at once if it holds.
+    fn until(
+        &self,
+        doing: Doing,
+        holds: impl FnOnce(&State) -> bool,
+        list: impl FnOnce(&mut State) -> &mut Vec<Token>,
+    ) -> Waiting {
+        let begun = self.shared.with(|state| {
+            state.check_open(doing)?;
+            if holds(state) {
+                return Ok(None);
+            }
+            let token = state.waiters.insert(doing, None);
+            list(state).push(token);
+            Ok(Some((Wait::Ack, token)))
+        });
+        Waiting { call: self.call(begun) }
+    }
+
+    /// Begins the wait of a call, if it wants one.
+    fn begin(&self, state: &mut State, doing: Doing, wait: Wait) -> Option<(Wait, Token)> {
+        match wait {
+            Wait::None => None,
+            Wait::Sent | Wait::Ack => {
+                Some((wait, state.waiters.insert(doing, Some(self.settings.wait_timeout))))
+            }
+        }
+    }
+
+    fn call(&self, begun: Result<Option<(Wait, Token)>>) -> Call {
+        match begun {
+            Ok(None) => Call::Known(Ok(Done::Sent)),
+            Ok(Some((_, token))) => Call::Waiting(Ticket::new(&self.shared, token)),
+            Err(error) => Call::Known(Err(error)),
+        }
+    }
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Self {
+        self.shared.with(|state| state.handles += 1);
+        Self { shared: self.shared.clone(), settings: Rc::clone(&self.settings) }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.with(State::drop_handle);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("client_id", &self.client_id()).finish_non_exhaustive()
+    }
+}
+
+/// The payload, and if it may be needed again a second one without a copy.
+fn split(payload: Payload<'_>, again: bool) -> (Payload<'_>, Option<Payload<'_>>) {
+    if !again {
+        return (payload, None);
+    }
+    let payload = match payload.0 {
+        PayloadKind::Borrowed(bytes) => Payload(PayloadKind::Borrowed(bytes)),
+        PayloadKind::Owned(bytes) => Payload::from(Rc::new(bytes)),
+        PayloadKind::Shared(body) => Payload(PayloadKind::Shared(body)),
+    };
+    (payload.clone(), Some(payload))
+}
+
+fn check_filter(filter: &str) -> Result<()> {
+    topic::check_filter(filter).map_err(|error| {
+        let shown = filter.chars().take(SHOWN).collect::<String>();
+        Error::new(ErrorKind::Filter(shown.into(), error), Doing::Subscribing)
+    })
+}
+

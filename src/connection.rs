@@ -1,0 +1,298 @@
+//! One connection: read, feed, write, once per turn.
+//!
+//! A turn is bounded: at most [`READS`] reads and as many writes, then the others on the thread have
+//! theirs. All that a turn brings about leaves in as few writes as there are full buffers.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::clock::Clock;
+use crate::driver::Alarm;
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::protocol::{Delivery, End, Step};
+use crate::reader::{Buffer, Input, Reader};
+use crate::shared::Shared;
+use crate::transport::BoxedTransport;
+
+/// Reads and writes of one turn. At 64 KiB each that is half a megabyte, well below a millisecond.
+const READS: usize = 8;
+
+/// Above this many unsent bytes nothing is read: what is read is answered, and the answers must not
+/// pile up in front of a peer that does not take them.
+const UNSENT: usize = 64 * 1024;
+
+/// An open transport with the protocol on it.
+pub(crate) struct Connection {
+    transport: BoxedTransport,
+    reader: Reader,
+    /// Keys of inline handlers to call, kept to reuse its memory.
+    calls: Vec<usize>,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The protocol left it to connect again at once.
+    Again,
+    /// We left, because the user wanted it.
+    Left,
+    /// It failed.
+    Failed(Error, End),
+}
+
+/// What a turn leaves to be done.
+enum Turn {
+    /// Nothing until something comes.
+    Idle,
+    /// More than fits into a turn.
+    Busy,
+}
+
+impl Connection {
+    pub(crate) fn new(transport: BoxedTransport) -> Self {
+        Self { transport, reader: Reader::new(), calls: Vec::new() }
+    }
+
+    /// Runs until the connection ends or the user wants something else of the driver.
+    pub(crate) async fn run(
+        &mut self,
+        shared: &Shared,
+        clock: &dyn Clock,
+        alarm: &mut Alarm,
+    ) -> Outcome {
+        let outcome = std::future::poll_fn(|cx| {
+            loop {
+                let now = clock.now();
+                shared.with(|state| state.begin_turn(now));
+                match self.turn(now, shared, cx) {
+                    Ok(Turn::Busy) => {
+                        shared.with(|state| state.end_turn(cx.waker()));
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Ok(Turn::Idle) => {}
+                    Err(outcome) => return Poll::Ready(outcome),
+                }
+                let deadline = shared.with(|state| {
+                    state.end_turn(cx.waker());
+                    state.poll_timeout()
+                });
+                if alarm.poll(clock, deadline, cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        // What was put into the buffer to say goodbye gets one chance to leave.
+        std::future::poll_fn(|cx| {
+            let _ = self.write(clock.now(), shared, cx);
+            Poll::Ready(())
+        })
+        .await;
+        outcome
+    }
+
+    /// One turn. An outcome comes as an error, so that `?` ends the turn.
+    fn turn(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<Turn, Outcome> {
+        let mut turn = self.read(now, shared, cx)?;
+        shared.with(|state| {
+            state.protocol.handle_timeout(now).map_err(lost)?;
+            if state.protocol.is_leaving() {
+                return Err(Outcome::Again);
+            }
+            if state.wants_connection(now) { Ok(()) } else { Err(Outcome::Left) }
+        })?;
+        if let Turn::Busy = self.write(now, shared, cx).map_err(lost)? {
+            turn = Turn::Busy;
+        }
+        Ok(turn)
+    }
+
+    fn read(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<Turn, Outcome> {
+        let mut buffer = Buffer::take();
+        let mut result = Ok(Turn::Busy);
+        for _ in 0..READS {
+            if shared.with(|state| state.protocol.unsent()) > UNSENT {
+                // Reading goes on when the transport has taken some of it.
+                result = Ok(Turn::Idle);
+                break;
+            }
+            match self.reader.poll_read(&mut buffer, self.transport.as_mut(), cx) {
+                Poll::Pending => {
+                    result = Ok(Turn::Idle);
+                    break;
+                }
+                Poll::Ready(Ok(0)) => {
+                    let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
+                    result = Err(Outcome::Failed(error, End::ByBroker));
+                    break;
+                }
+                Poll::Ready(Ok(count)) => {
+                    shared.with(|state| {
+                        state.statistics.reads += 1;
+                        state.statistics.bytes_in += count as u64;
+                        state.protocol.handle_received(now);
+                    });
+                    if let Err(outcome) = self.feed(now, shared, &mut buffer) {
+                        result = Err(outcome);
+                        break;
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    result = Err(lost(Error::io(error, Doing::Connected)));
+                    break;
+                }
+            }
+        }
+        self.reader.put_by(&mut buffer);
+        result
+    }
+
+    /// Gives the protocol every whole packet that is here.
+    fn feed(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        buffer: &mut Buffer,
+    ) -> std::result::Result<(), Outcome> {
+        loop {
+            let input = self.reader.input(buffer);
+            let (bytes, whole): (&[u8], Option<&Rc<Vec<u8>>>) = match &input {
+                Input::Bytes(bytes) => (bytes, None),
+                Input::Whole(packet) => (packet, Some(packet)),
+            };
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let calls = &mut self.calls;
+            let step = shared.with(|state| {
+                let step = state.protocol.handle_input(now, bytes, whole)?;
+                if let Step::Deliver { delivery, .. } = &step {
+                    state.deliver(now, delivery, calls);
+                }
+                Ok::<_, Error>(step)
+            });
+            let used = match step.map_err(failed)? {
+                Step::More { size } => {
+                    if let Some(size) = size {
+                        self.reader.expect(buffer, size);
+                    }
+                    return Ok(());
+                }
+                Step::Handled { size } => size,
+                Step::Deliver { size, delivery } => {
+                    call(shared, calls, &delivery);
+                    size
+                }
+            };
+            // A whole packet was in a buffer of its own, and is gone with it.
+            if whole.is_none() {
+                self.reader.consume(buffer, used);
+            }
+        }
+    }
+
+    /// Writes what there is, filling up as the transport takes it, then flushes.
+    ///
+    /// # Errors
+    /// The transport failed.
+    fn write(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<Turn> {
+        for _ in 0..READS {
+            let chunk = shared.with(|state| {
+                state.protocol.pump(now);
+                state.protocol.poll_chunk()
+            });
+            let Some(chunk) = chunk else { return self.flush(now, shared, cx).map(|()| Turn::Idle) };
+            // The transport may be the user's, so the state is not borrowed while it writes.
+            let poll = self.transport.as_mut().poll_write(cx, chunk.as_bytes());
+            let count = match &poll {
+                Poll::Ready(Ok(count)) => *count,
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            };
+            shared.with(|state| {
+                state.statistics.writes += u64::from(count > 0);
+                state.statistics.bytes_out += count as u64;
+                state.protocol.handle_written(now, chunk, count);
+            });
+            match poll {
+                Poll::Ready(Ok(0)) => {
+                    return Err(Error::new(ErrorKind::LinkLost, Doing::Connected));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(Error::io(error, Doing::Connected)),
+                Poll::Pending => return self.flush(now, shared, cx).map(|()| Turn::Idle),
+            }
+        }
+        self.flush(now, shared, cx).map(|()| Turn::Busy)
+    }
+
+    fn flush(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<()> {
+        if !shared.with(|state| state.protocol.needs_flush()) {
+            return Ok(());
+        }
+        match self.transport.as_mut().poll_flush(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Err(error)) => Err(Error::io(error, Doing::Connected)),
+            Poll::Ready(Ok(())) => {
+                shared.with(|state| state.protocol.handle_flushed(now));
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands out what is left and closes the transport: DISCONNECT is only worth something if it
+    /// arrives. Ends when the peer has closed too; the caller sets a limit.
+    pub(crate) async fn close(&mut self, shared: &Shared, clock: &dyn Clock) {
+        std::future::poll_fn(|cx| match self.write(clock.now(), shared, cx) {
+            Ok(_) if shared.with(|state| state.protocol.unsent()) > 0 => Poll::Pending,
+            Ok(_) | Err(_) => Poll::Ready(()),
+        })
+        .await;
+        // The link is given up whatever comes of it.
+        let _ = std::future::poll_fn(|cx| self.transport.as_mut().poll_close(cx)).await;
+        // A socket dropped with unread bytes sends a reset, which may overtake DISCONNECT.
+        let mut unread = [0; 512];
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(read) = self.transport.as_mut().poll_read(cx, &mut unread) {
+                if !matches!(read, Ok(1..)) {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Calls the inline handlers of one message, with nothing borrowed.
+fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
+    for key in calls.drain(..) {
+        let Some(mut inline) = shared.with(|state| state.borrow_inline(key)) else { continue };
+        (inline.0)(&delivery.incoming());
+        shared.with(|state| state.return_inline(key, inline, delivery.receipt()));
+    }
+}
+
+/// The protocol ends the connection. A broker that said goodbye may have meant a message of ours.
+fn failed(error: Error) -> Outcome {
+    let end = match error.kind() {
+        ErrorKind::Disconnected(_) => End::ByBroker,
+        _ => End::Otherwise,
+    };
+    Outcome::Failed(error, end)
+}
+
+fn lost(error: Error) -> Outcome {
+    Outcome::Failed(error, End::Otherwise)
+}

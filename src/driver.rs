@@ -1,0 +1,362 @@
+//! The one task: connect, serve the connection, and when it ends decide whether to connect again.
+//!
+//! ```text
+//!              ┌──────────── delay ◄──────────────┐
+//!              ▼                                  │
+//!     ── Connecting ── transport, CONNACK ──► Serving ── link lost, reconnect()
+//!              │ failed, and the user gives up    │ disconnect(), or no handle is left
+//!              ▼                                  ▼
+//!            Ended: every wait and stream has ended
+//! ```
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::backoff::Backoff;
+use crate::clock::{Clock, LocalBoxFuture};
+use crate::connection::{Connection, Outcome};
+use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::options::{Attempt, Options};
+use crate::properties::{Properties, PropertyList};
+use crate::protocol::{Done, End};
+use crate::reason::Reason;
+use crate::shared::{Shared, Wanted};
+use crate::transport::{BoxedTransport, Endpoint};
+
+/// How long a goodbye may take: DISCONNECT is written and the transport closed, or not.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Does all the work of a client, as one future that the application spawns: see [`Driver::run`].
+#[must_use = "nothing is sent or received unless the driver runs"]
+pub struct Driver {
+    guard: Guard,
+    options: Options,
+    backoff: Backoff,
+    alarm: Alarm,
+    /// Attempts that failed since the last connection.
+    failed: u32,
+    /// Where the last connection led.
+    last_endpoint: Option<Endpoint>,
+}
+
+/// Ends every wait and stream when the driver is gone, however it went.
+struct Guard(Shared);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.with(crate::shared::State::close);
+    }
+}
+
+/// What the driver does next.
+enum Next {
+    /// Connect, at once.
+    Connect,
+    /// Connect, after the delay.
+    Wait(Duration),
+    /// End.
+    End(Result<()>),
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Shared, options: Options) -> Self {
+        Self {
+            guard: Guard(shared),
+            backoff: Backoff::new(options.retry, options.seed),
+            alarm: Alarm::default(),
+            failed: 0,
+            last_endpoint: None,
+            options,
+        }
+    }
+
+    /// Connects and stays connected until the client is disconnected or all its handles are dropped.
+    ///
+    /// All of Coracle runs inside this future. When it ends, returns an error, panics or is dropped,
+    /// every wait and every stream of the client ends with [`ErrorKind::Closed`], and its handlers are
+    /// dropped.
+    ///
+    /// # Errors
+    /// Options that cannot work; the last failure, when [`Options::give_up_when`] said so.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the client without DISCONNECT, so the broker publishes the will.
+    pub async fn run(mut self) -> Result<()> {
+        self.options.check()?;
+        loop {
+            let next = match self.open().await {
+                Ok(Some(connection)) => self.serve(connection).await,
+                Ok(None) => self.interrupted(),
+                Err(error) => self.attempt_failed(error),
+            };
+            match next {
+                Next::Connect => {}
+                Next::Wait(delay) => self.pause(delay).await,
+                Next::End(result) => return result,
+            }
+            if let Next::End(result) = self.interrupted() {
+                return result;
+            }
+        }
+    }
+
+    /// Opens the transport and sends CONNECT. None if the user wants something else meanwhile.
+    async fn open(&mut self) -> Result<Option<Connection>> {
+        let attempt = Attempt {
+            number: self.failed,
+            endpoint: self.options.endpoint.clone(),
+            credentials: self.options.credentials.clone(),
+            shares_sessions: false,
+        };
+        let connector = Rc::clone(&self.options.connector);
+        let before_connect = self.options.before_connect.clone();
+        let opening = async move {
+            let attempt = match before_connect {
+                Some(callback) => callback(attempt).await?,
+                None => attempt,
+            };
+            let opened = connector.connect(&attempt.endpoint).await;
+            let transport = opened.map_err(|error| Error::io(error, Doing::Connecting))?;
+            Ok((attempt, transport))
+        };
+        let timeout = self.options.connect_timeout;
+        let opened: Option<Result<(Attempt, BoxedTransport)>> =
+            self.alongside(opening, timeout).await?;
+        let Some(opened) = opened else { return Ok(None) };
+        let (attempt, transport) = opened?;
+        let now = self.options.clock.now();
+        let shared = &self.guard.0;
+        let moved = self.last_endpoint.as_ref().is_some_and(|last| *last != attempt.endpoint);
+        shared.with(|state| {
+            if moved && !attempt.shares_sessions {
+                state.protocol.forget_session();
+            }
+            state.protocol.connect(now, &attempt.credentials)
+        })?;
+        self.last_endpoint = Some(attempt.endpoint);
+        Ok(Some(Connection::new(transport)))
+    }
+
+    /// Runs a connection to its end.
+    async fn serve(&mut self, mut connection: Connection) -> Next {
+        let shared = self.guard.0.clone();
+        let clock = Rc::clone(&self.options.clock);
+        let outcome = connection.run(&shared, &*clock, &mut self.alarm).await;
+        let connected_at = shared.with(|state| state.connected_at.take());
+        let held = connected_at.map(|since| clock.now() - since);
+        match outcome {
+            Outcome::Again => {
+                self.goodbye(&mut connection).await;
+                shared.with(|state| state.protocol.disconnected(End::Otherwise));
+                Next::Connect
+            }
+            Outcome::Left => {
+                let left = self.leave(&mut connection).await;
+                shared.with(|state| state.protocol.disconnected(End::Otherwise));
+                left
+            }
+            Outcome::Failed(error, end) => {
+                shared.with(|state| state.protocol.disconnected(end));
+                match held {
+                    Some(held) => {
+                        self.failed = 0;
+                        self.backoff.link_ended(held);
+                        self.link_lost(error)
+                    }
+                    None => self.attempt_failed(error),
+                }
+            }
+        }
+    }
+
+    /// The user wants to leave this connection: says so to the broker.
+    async fn leave(&mut self, connection: &mut Connection) -> Next {
+        let shared = self.guard.0.clone();
+        shared.with(|state| {
+            let (reason, properties) = match &state.wanted {
+                Wanted::Leave { reason, properties, .. } => (*reason, properties.clone()),
+                Wanted::Connection | Wanted::Reconnect | Wanted::Nothing => {
+                    (Reason::SUCCESS, Properties::new())
+                }
+            };
+            // Properties too large for this broker are no reason to stay.
+            if state.protocol.disconnect(reason, properties.list()).is_err() {
+                let _ = state.protocol.disconnect(reason, PropertyList::EMPTY);
+            }
+        });
+        self.goodbye(connection).await;
+        Next::Connect
+    }
+
+    async fn goodbye(&mut self, connection: &mut Connection) {
+        let shared = self.guard.0.clone();
+        let clock = Rc::clone(&self.options.clock);
+        let mut closing = pin!(connection.close(&shared, &*clock));
+        let limit = clock.now() + GOODBYE;
+        std::future::poll_fn(|cx| match closing.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.alarm.poll(&*clock, Some(limit), cx),
+        })
+        .await;
+    }
+
+    /// What the user wants when there is no connection.
+    fn interrupted(&mut self) -> Next {
+        let shared = &self.guard.0;
+        let (result, waits) = shared.with(|state| match &state.wanted {
+            Wanted::Connection => (None, Vec::new()),
+            Wanted::Reconnect => {
+                state.wanted = Wanted::Connection;
+                (None, Vec::new())
+            }
+            Wanted::Leave { .. } | Wanted::Nothing => {
+                let unacknowledged = state.protocol.unfinished();
+                let waits = std::mem::take(&mut state.on_closed);
+                (Some(unacknowledged), waits)
+            }
+        });
+        let Some(unacknowledged) = result else { return Next::Connect };
+        let left = match unacknowledged {
+            0 => Ok(()),
+            count => {
+                Err(Error::new(ErrorKind::Unacknowledged(count), Doing::Disconnecting))
+            }
+        };
+        shared.with(|state| {
+            for token in waits {
+                state.finish(token, left.clone().map(|()| Done::Sent));
+            }
+        });
+        // The caller of disconnect() is told what stayed; for the driver it is a good end.
+        Next::End(Ok(()))
+    }
+
+    fn link_lost(&mut self, error: Error) -> Next {
+        log::info!("{error}");
+        let next = self.decide(&error, 0);
+        let retry_in = retry_in(&next);
+        self.guard.0.with(|state| state.tell(&Event::Disconnected { error, retry_in }));
+        next
+    }
+
+    fn attempt_failed(&mut self, error: Error) -> Next {
+        self.failed = self.failed.saturating_add(1);
+        let attempt = self.failed;
+        log::info!("attempt {attempt}: {error}");
+        let next = self.decide(&error, attempt);
+        let retry_in = retry_in(&next);
+        self.guard.0.with(|state| {
+            state.protocol.disconnected(End::Otherwise);
+            state.statistics.failed += 1;
+            state.tell(&Event::ConnectFailed { error, attempt, retry_in });
+        });
+        next
+    }
+
+    fn decide(&mut self, error: &Error, failed: u32) -> Next {
+        match &self.options.give_up {
+            Some(give_up) if give_up(error, failed) => Next::End(Err(error.clone())),
+            Some(_) | None => Next::Wait(self.backoff.next()),
+        }
+    }
+
+    /// Waits before the next attempt, unless the user wants something.
+    async fn pause(&mut self, delay: Duration) {
+        // Nothing is waited for but time, so the end of the delay is no error.
+        let _ = self.alongside(std::future::pending::<()>(), delay).await;
+    }
+
+    /// Waits for `future` and keeps house meanwhile: waits time out, dropped handles are noticed. None
+    /// if the user wants something else.
+    ///
+    /// # Errors
+    /// It took longer than `limit`.
+    async fn alongside<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+        limit: Duration,
+    ) -> Result<Option<T>> {
+        let shared = self.guard.0.clone();
+        let clock = Rc::clone(&self.options.clock);
+        let end = clock.now() + limit;
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            loop {
+                let now = clock.now();
+                let goes_on = shared.with(|state| {
+                    state.begin_turn(now);
+                    let timeout = state.protocol.handle_timeout(now);
+                    debug_assert!(timeout.is_ok(), "offline nothing can time out");
+                    state.protocol.pump(now);
+                    matches!(state.wanted, Wanted::Connection)
+                });
+                if !goes_on {
+                    return Poll::Ready(Ok(None));
+                }
+                if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(Some(value)));
+                }
+                if now >= end {
+                    let kind = ErrorKind::TimedOut(limit);
+                    return Poll::Ready(Err(Error::new(kind, Doing::Connecting)));
+                }
+                let deadline = shared.with(|state| {
+                    state.end_turn(cx.waker());
+                    state.waiters.poll_timeout().map_or(end, |waits| waits.min(end))
+                });
+                if self.alarm.poll(&*clock, Some(deadline), cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn retry_in(next: &Next) -> Option<Duration> {
+    match next {
+        Next::Connect => Some(Duration::ZERO),
+        Next::Wait(delay) => Some(*delay),
+        Next::End(_) => None,
+    }
+}
+
+/// The driver's one timer. It is looked at lazily: as long as it goes off early enough it is left
+/// alone, because setting a timer anew costs a wake-up of the reactor.
+#[derive(Default)]
+pub(crate) struct Alarm {
+    armed: Option<(Instant, LocalBoxFuture<()>)>,
+}
+
+impl Alarm {
+    /// Ready when `deadline` may have come; pending, and armed, before. Never ready without one.
+    pub(crate) fn poll(
+        &mut self,
+        clock: &dyn Clock,
+        deadline: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let early_enough = self.armed.as_ref().is_some_and(|(set, _)| *set <= deadline);
+        if !early_enough {
+            self.armed = Some((deadline, clock.sleep_until(deadline)));
+        }
+        let Some((_, sleep)) = &mut self.armed else { return Poll::Pending };
+        let poll = Pin::as_mut(sleep).poll(cx);
+        if poll.is_ready() {
+            self.armed = None;
+        }
+        poll
+    }
+}

@@ -1,0 +1,424 @@
+//! How a client behaves.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::clock::{Clock, LocalBoxFuture, SystemClock};
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::properties::Properties;
+use crate::protocol::{Config, Credentials, SessionMode};
+use crate::transport::tcp::Tcp;
+use crate::transport::{Connector, Endpoint};
+use crate::version::Version;
+
+/// When a message of QoS 1 or 2 is acknowledged to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Acknowledge {
+    /// When it has arrived here, before anyone has seen it.
+    OnReceipt,
+    /// When the stream's reader has taken it, or [`Options::take_timeout`] has passed.
+    #[default]
+    OnTake,
+    /// When [`Message::acknowledge`] is called.
+    ByHand,
+}
+
+/// What happens when a stream's queue of untaken messages is at its bound.
+///
+/// Messages of QoS 0 make room for newer ones of QoS 0 in any case. Each loss is counted and is an
+/// [`Event::SlowConsumer`](crate::Event::SlowConsumer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The oldest message is dropped, and counts as taken.
+    #[default]
+    DropOldest,
+    /// The new message is dropped, and counts as taken.
+    DropNewest,
+    /// The stream ends with an error after what is queued, and is unsubscribed.
+    End,
+}
+
+/// One attempt to connect, as the callback of [`Options::before_connect`] gets and returns it.
+#[derive(Debug, Clone)]
+#[must_use = "an attempt has an effect only when it is returned"]
+pub struct Attempt {
+    pub(crate) number: u32,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) credentials: Credentials,
+    pub(crate) shares_sessions: bool,
+}
+
+impl Attempt {
+    /// How many attempts have failed since the last connection.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Where this attempt leads.
+    pub fn target(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Sets the user name and the password for this attempt.
+    pub fn credentials(mut self, user_name: &str, password: impl Into<Vec<u8>>) -> Self {
+        self.credentials.user_name = Some(user_name.into());
+        self.credentials.password = Some(password.into());
+        self
+    }
+
+    /// Sets the will for this attempt.
+    pub fn will(mut self, will: Message) -> Self {
+        self.credentials.will = Some(will);
+        self
+    }
+
+    /// Leads this attempt elsewhere, to a broker that knows nothing of the session so far: it starts
+    /// clean there.
+    ///
+    /// # Errors
+    /// A misuse if `url` is not understood.
+    pub fn endpoint(mut self, url: &str) -> Result<Self> {
+        self.endpoint = Endpoint::parse(url)?;
+        self.shares_sessions = false;
+        Ok(self)
+    }
+
+    /// Declares that the endpoint shares its sessions with the last one, so that the session goes on.
+    pub fn shares_sessions(mut self) -> Self {
+        self.shares_sessions = true;
+        self
+    }
+}
+
+type BeforeConnect = Rc<dyn Fn(Attempt) -> LocalBoxFuture<Result<Attempt>>>;
+type GiveUp = Rc<dyn Fn(&Error, u32) -> bool>;
+
+/// How a client behaves. Made with [`Options::new`]; every setter takes and returns it.
+///
+/// ```
+/// use std::time::Duration;
+/// use coracle::{Message, Options, Qos, Version};
+///
+/// # fn main() -> coracle::Result<()> {
+/// let options = Options::new("mqtt://localhost:1883", "thermometer-7")?
+///     .version(Version::V3_1_1)
+///     .keep_alive(Duration::from_secs(30))
+///     .credentials("thermometer", "secret")
+///     .will(Message::new("house/hall/online", "no").qos(Qos::AtLeastOnce).retain(true));
+/// # let _ = options; Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "options have an effect only when a client is made of them"]
+pub struct Options {
+    pub(crate) config: Config,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) credentials: Credentials,
+    pub(crate) connector: Rc<dyn Connector>,
+    pub(crate) clock: Rc<dyn Clock>,
+    pub(crate) before_connect: Option<BeforeConnect>,
+    pub(crate) give_up: Option<GiveUp>,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) retry: Retry,
+    pub(crate) stream_bytes: usize,
+    pub(crate) seed: Option<u64>,
+}
+
+/// When the next attempt begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retry {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+    /// A link that held this long makes the delays start over.
+    pub(crate) stable: Duration,
+}
+
+impl Options {
+    /// Options for a client that connects to `url` (`mqtt://host:port`) under this client identifier.
+    ///
+    /// With an empty identifier the broker chooses one (MQTT 5, or a session that is not kept). Two
+    /// clients with the same identifier at one broker push each other out.
+    ///
+    /// # Errors
+    /// A misuse that says what is wrong with the URL or the identifier.
+    pub fn new(url: &str, client_id: &str) -> Result<Self> {
+        if client_id.contains('\0') || client_id.len() > usize::from(u16::MAX) {
+            return Err(Error::misuse("the client id is too long or holds U+0000"));
+        }
+        Ok(Self {
+            config: Config::new(Version::V5_0, client_id),
+            endpoint: Endpoint::parse(url)?,
+            credentials: Credentials::default(),
+            connector: Rc::new(Tcp),
+            clock: Rc::new(SystemClock),
+            before_connect: None,
+            give_up: None,
+            wait_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(5),
+            retry: Retry {
+                first: Duration::from_secs(1),
+                longest: Duration::from_secs(60),
+                stable: Duration::from_secs(10),
+            },
+            stream_bytes: 1024 * 1024,
+            seed: None,
+        })
+    }
+
+    /// Sets the version of MQTT. Defaults to 5.0.
+    pub fn version(mut self, version: Version) -> Self {
+        self.config.version = version;
+        self
+    }
+
+    /// Sets what becomes of the session at the broker. Defaults to [`SessionMode::Fresh`].
+    pub fn session(mut self, session: SessionMode) -> Self {
+        self.config.session = session;
+        self
+    }
+
+    /// Sets for how long the broker keeps the session without a connection, in whole seconds; MQTT 5
+    /// only (older brokers decide themselves). Defaults to one hour.
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        self.config.session_expiry = expiry;
+        self
+    }
+
+    /// Sets the keep-alive, in whole seconds up to 65,535; 0 switches it off. A MQTT 5 broker may
+    /// replace it. Defaults to 60 s.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.config.keep_alive = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
+        self
+    }
+
+    /// Sets how long the broker may take to answer a ping before the link counts as dead. Defaults to
+    /// 10 s.
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.config.ping_timeout = timeout;
+        self
+    }
+
+    /// Sets how long opening the transport may take: name look-up, and every address. Defaults to 20 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long the broker may take to answer CONNECT. Defaults to 10 s.
+    pub fn connack_timeout(mut self, timeout: Duration) -> Self {
+        self.config.connack_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a wait lasts at most, unless its call says otherwise. Defaults to 30 s.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Self {
+        self.wait_timeout = timeout;
+        self
+    }
+
+    /// Sets how long `disconnect()` waits for what is not acknowledged. Defaults to 5 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a received message may stay untaken before it is acknowledged all the same, so
+    /// that one unread stream cannot stop the link. Defaults to 5 s.
+    pub fn take_timeout(mut self, timeout: Duration) -> Self {
+        self.config.take_timeout = timeout;
+        self
+    }
+
+    /// Sets how many QoS 1 and 2 messages may be under way at a time, 1 to 65,000; a MQTT 5 broker may
+    /// lower it. Defaults to 1,024.
+    pub fn window(mut self, messages: u16) -> Self {
+        // The rest of the packet identifiers is for SUBSCRIBE and UNSUBSCRIBE.
+        self.config.window = messages.clamp(1, 65_000);
+        self
+    }
+
+    /// Sets how many QoS 1 and 2 messages the broker may send before they are acknowledged; MQTT 5
+    /// only. Defaults to 1,024; at least 1.
+    pub fn receive_maximum(mut self, messages: u16) -> Self {
+        self.config.receive_maximum = messages.max(1);
+        self
+    }
+
+    /// Sets the largest packet that is accepted from the broker, in bytes. On MQTT 5 the broker is told
+    /// and drops what is larger; before, a larger message is skipped, acknowledged, and an event.
+    /// Defaults to 1 MiB; at least 64 bytes.
+    pub fn inbound_limit(mut self, bytes: usize) -> Self {
+        self.config.inbound_limit = bytes.max(64);
+        self
+    }
+
+    /// Sets the highest topic alias that the broker may use; MQTT 5 only. Defaults to 16.
+    pub fn topic_alias_maximum(mut self, aliases: u16) -> Self {
+        self.config.topic_alias_maximum = aliases;
+        self
+    }
+
+    /// Sets the bound of each of the two queues of outgoing messages (QoS 0; QoS 1 and 2), in bytes. A
+    /// message counts its topic, its payload and 64 bytes; QoS 1 and 2 count until they are
+    /// acknowledged. Defaults to 1 MiB.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.config.queue_bytes = bytes.max(1);
+        self
+    }
+
+    /// Sets the bound of each stream's queue of untaken messages, in bytes. Defaults to 1 MiB.
+    pub fn stream_bytes(mut self, bytes: usize) -> Self {
+        self.stream_bytes = bytes;
+        self
+    }
+
+    /// Sets whether QoS 0 messages are kept while there is no link (then within the bound of the queue),
+    /// or fail. Defaults to keeping them.
+    pub fn keep_qos0_offline(mut self, keep: bool) -> Self {
+        self.config.keep_qos0_offline = keep;
+        self
+    }
+
+    /// Sets whether a QoS 2 message that may have arrived is published again when the broker lost the
+    /// session, at the risk that it arrives twice. Defaults to false: its wait ends with an error.
+    pub fn republish_after_session_loss(mut self, republish: bool) -> Self {
+        self.config.republish = republish;
+        self
+    }
+
+    /// Sets the user name and the password; the password may be any bytes. Defaults to none.
+    pub fn credentials(mut self, user_name: &str, password: impl Into<Vec<u8>>) -> Self {
+        self.credentials.user_name = Some(user_name.into());
+        self.credentials.password = Some(password.into());
+        self
+    }
+
+    /// Sets the user name alone. Defaults to none.
+    pub fn user_name(mut self, user_name: &str) -> Self {
+        self.credentials.user_name = Some(user_name.into());
+        self
+    }
+
+    /// Sets what the broker publishes when this client vanishes. Its properties, the delay among them,
+    /// are those of the message. Defaults to none.
+    pub fn will(mut self, will: Message) -> Self {
+        self.credentials.will = Some(will);
+        self
+    }
+
+    /// Sets further properties of CONNECT, user properties above all; MQTT 5 only. What other options
+    /// set replaces what is in here.
+    pub fn properties(mut self, properties: Properties) -> Self {
+        self.config.properties = properties;
+        self
+    }
+
+    /// Sets the delays between attempts: each is random, up to a bound that begins at `first` and doubles
+    /// to `longest`. Defaults to 1 s and 60 s.
+    pub fn retry_delays(mut self, first: Duration, longest: Duration) -> Self {
+        self.retry.first = first;
+        self.retry.longest = longest.max(first);
+        self
+    }
+
+    /// Sets how long a link has to hold before the delays start over, so that a broker that accepts and
+    /// then kicks is not flooded. Defaults to 10 s.
+    pub fn stable_after(mut self, stable: Duration) -> Self {
+        self.retry.stable = stable;
+        self
+    }
+
+    /// Sets when the driver gives up instead of trying again: `decide` gets the error and how many
+    /// attempts in a row have failed, 0 for a connection that was lost. Defaults to never.
+    ///
+    /// ```
+    /// # use coracle::Options;
+    /// # fn main() -> coracle::Result<()> {
+    /// let options = Options::new("mqtt://localhost", "pump-1")?
+    ///     .give_up_when(|error, failed| error.is_permanent() || failed >= 5);
+    /// # let _ = options; Ok(()) }
+    /// ```
+    pub fn give_up_when(mut self, decide: impl Fn(&Error, u32) -> bool + 'static) -> Self {
+        self.give_up = Some(Rc::new(decide));
+        self
+    }
+
+    /// Sets a callback that is asked before each attempt for fresh credentials, will and endpoint. It
+    /// gets what these options say. If it fails, the attempt has failed.
+    ///
+    /// ```
+    /// # use coracle::Options;
+    /// # fn main() -> coracle::Result<()> {
+    /// let options = Options::new("mqtt://localhost", "pump-1")?.before_connect(|attempt| {
+    ///     Box::pin(async move { Ok(attempt.credentials("pump", "token of this minute")) })
+    /// });
+    /// # let _ = options; Ok(()) }
+    /// ```
+    pub fn before_connect(
+        mut self,
+        callback: impl Fn(Attempt) -> LocalBoxFuture<Result<Attempt>> + 'static,
+    ) -> Self {
+        self.before_connect = Some(Rc::new(callback));
+        self
+    }
+
+    /// Sets how connections are opened. Defaults to TCP.
+    pub fn connector(mut self, connector: impl Connector + 'static) -> Self {
+        self.connector = Rc::new(connector);
+        self
+    }
+
+    /// Sets where time comes from. Defaults to the system's monotonic clock; tests bring their own.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Rc::new(clock);
+        self
+    }
+
+    /// Sets the seed of the random delays, for tests. Defaults to a random one.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// What can be known to be wrong before the first attempt.
+    pub(crate) fn check(&self) -> Result<()> {
+        let id = &self.config.client_id;
+        match self.config.version {
+            Version::V3_1 if id.is_empty() || id.chars().count() > 23 => {
+                return Err(Error::misuse("MQTT 3.1 wants a client id of 1 to 23 characters"));
+            }
+            Version::V3_1_1 if id.is_empty() && self.config.session != SessionMode::None => {
+                return Err(Error::misuse(
+                    "without a client id MQTT 3.1.1 keeps no session [MQTT-3.1.3-7]",
+                ));
+            }
+            Version::V3_1 | Version::V3_1_1 | Version::V5_0 => {}
+        }
+        let password_alone =
+            self.credentials.password.is_some() && self.credentials.user_name.is_none();
+        if self.config.version != Version::V5_0 && password_alone {
+            return Err(Error::misuse("a password needs a user name [MQTT-3.1.2-22]"));
+        }
+        if let Some(will) = &self.credentials.will {
+            will.check()?;
+        }
+        self.config.properties.check().map_err(Error::property)
+    }
+}
+
+impl fmt::Debug for Options {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("endpoint", &self.endpoint)
+            .field("config", &self.config)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,327 @@
+//! Who gets a message: filters to subscribers, by the levels of the topic.
+//!
+//! The tree has one node per level of the filters; a message walks it along its topic, by the literal
+//! level, by `+` and by `#` (MQTT 5, section 4.7). Nothing is allocated on the way.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use slab::Slab;
+
+use crate::codec::subscribe::FilterOptions;
+use crate::error::{Doing, Error, ErrorKind};
+use crate::message::Incoming;
+use crate::queue::Queue;
+use crate::topic;
+
+/// An inline handler: called from the driver with the message borrowed.
+pub(crate) struct Inline(pub(crate) Box<dyn FnMut(&Incoming<'_>)>);
+
+impl fmt::Debug for Inline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inline")
+    }
+}
+
+/// Where a subscriber's messages go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// To a stream.
+    Stream(Queue),
+    /// To a handler; none while it is being called.
+    Inline(Option<Inline>),
+}
+
+/// One subscription handle.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) filters: Vec<Rc<str>>,
+    pub(crate) sink: Sink,
+    /// The last message that was given to it, so that overlapping filters give it only one.
+    seen: u64,
+}
+
+/// A filter that someone subscribes to.
+#[derive(Debug)]
+struct Entry {
+    options: FilterOptions,
+    identifier: Option<u32>,
+    subscribers: Vec<usize>,
+}
+
+/// The subscribers and their filters.
+#[derive(Debug, Default)]
+pub(crate) struct Router {
+    root: Node,
+    filters: BTreeMap<Rc<str>, Entry>,
+    pub(crate) subscribers: Slab<Subscriber>,
+    /// Counts messages, for `seen`.
+    message: u64,
+    hits: Vec<usize>,
+}
+
+/// One level of the tree.
+#[derive(Debug, Default)]
+struct Node {
+    /// Subscribers whose filter ends here.
+    here: Vec<usize>,
+    /// Subscribers whose filter ends with `#` below here; it matches this level too.
+    rest: Vec<usize>,
+    any: Option<Box<Self>>,
+    children: BTreeMap<Box<str>, Self>,
+}
+
+impl Router {
+    /// Checks that each filter may be subscribed to with these options, and returns the QoS to ask for:
+    /// the highest that any of its handles wants.
+    ///
+    /// # Errors
+    /// Another handle has the same filter with other options.
+    pub(crate) fn check(
+        &self,
+        filter: &str,
+        mut options: FilterOptions,
+        identifier: Option<u32>,
+    ) -> Result<FilterOptions, Error> {
+        let Some(entry) = self.filters.get(filter) else { return Ok(options) };
+        options.qos = options.qos.max(entry.options.qos);
+        let same = FilterOptions { qos: options.qos, ..entry.options } == options;
+        if !same || entry.identifier != identifier {
+            let kind = ErrorKind::Conflict(filter.into());
+            return Err(Error::new(kind, Doing::Subscribing));
+        }
+        Ok(options)
+    }
+
+    /// Adds a subscriber. Its filters have been checked.
+    pub(crate) fn insert(
+        &mut self,
+        filters: &[(Rc<str>, FilterOptions)],
+        identifier: Option<u32>,
+        sink: Sink,
+    ) -> usize {
+        let names = filters.iter().map(|(filter, _)| Rc::clone(filter)).collect();
+        let key = self.subscribers.insert(Subscriber { filters: names, sink, seen: 0 });
+        for (filter, options) in filters {
+            let entry = self.filters.entry(Rc::clone(filter)).or_insert_with(|| Entry {
+                options: *options,
+                identifier,
+                subscribers: Vec::new(),
+            });
+            entry.options = *options;
+            if !entry.subscribers.contains(&key) {
+                entry.subscribers.push(key);
+                self.root.list(topic::matching_part(filter)).push(key);
+            }
+        }
+        key
+    }
+
+    /// Removes a subscriber. Returns it with those of its filters that nobody else has.
+    pub(crate) fn remove(&mut self, key: usize) -> Option<(Subscriber, Vec<Rc<str>>)> {
+        let filters = self.subscribers.get(key)?.filters.clone();
+        let ended = filters.into_iter().filter(|filter| self.detach(key, filter)).collect();
+        Some((self.subscribers.remove(key), ended))
+    }
+
+    /// Takes one filter from a subscriber. Returns whether nobody has it any more.
+    pub(crate) fn detach(&mut self, key: usize, filter: &str) -> bool {
+        let Some(entry) = self.filters.get_mut(filter) else { return false };
+        entry.subscribers.retain(|other| *other != key);
+        let ended = entry.subscribers.is_empty();
+        if ended {
+            self.filters.remove(filter);
+        }
+        self.root.prune(topic::matching_part(filter), key);
+        // The same levels may be reached by another of its filters, `$share/a/x` beside `x`.
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            subscriber.filters.retain(|own| **own != *filter);
+            for own in &subscriber.filters {
+                let list = self.root.list(topic::matching_part(own));
+                if !list.contains(&key) {
+                    list.push(key);
+                }
+            }
+        }
+        ended
+    }
+
+    /// All subscribers of `filter`.
+    pub(crate) fn subscribers_of(&self, filter: &str) -> Vec<usize> {
+        self.filters.get(filter).map_or_else(Vec::new, |entry| entry.subscribers.clone())
+    }
+
+    /// Finds the subscribers of `topic`, each once. They are given back with [`Router::done`].
+    pub(crate) fn route(&mut self, topic: &str) -> Vec<usize> {
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.clear();
+        self.root.collect(Some(topic), topic.starts_with('$'), &mut hits);
+        self.message += 1;
+        let message = self.message;
+        hits.retain(|key| {
+            let Some(subscriber) = self.subscribers.get_mut(*key) else { return false };
+            std::mem::replace(&mut subscriber.seen, message) != message
+        });
+        hits
+    }
+
+    /// Gives back the list of [`Router::route`], so that the next one allocates nothing.
+    pub(crate) fn done(&mut self, hits: Vec<usize>) {
+        self.hits = hits;
+    }
+}
+
+impl Node {
+    /// The list of the subscribers whose filter has these levels.
+    fn list(&mut self, levels: &str) -> &mut Vec<usize> {
+        let (level, tail) = split(levels);
+        let node = match level {
+            "#" => return &mut self.rest,
+            "+" => &mut **self.any.get_or_insert_default(),
+            level => self.children.entry(level.into()).or_default(),
+        };
+        match tail {
+            Some(tail) => node.list(tail),
+            None => &mut node.here,
+        }
+    }
+
+    /// Removes a subscriber from the list of these levels, and the nodes that are then of no use.
+    fn prune(&mut self, levels: &str, key: usize) {
+        let (level, tail) = split(levels);
+        let node = match level {
+            "#" => {
+                self.rest.retain(|other| *other != key);
+                return;
+            }
+            "+" => self.any.as_deref_mut(),
+            level => self.children.get_mut(level),
+        };
+        let Some(node) = node else { return };
+        match tail {
+            Some(tail) => node.prune(tail, key),
+            None => node.here.retain(|other| *other != key),
+        }
+        if !node.is_empty() {
+            return;
+        }
+        match level {
+            "+" => self.any = None,
+            level => {
+                self.children.remove(level);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.here.is_empty()
+            && self.rest.is_empty()
+            && self.any.is_none()
+            && self.children.is_empty()
+    }
+
+    /// `reserved`: the topic begins with `$`, which no leading wildcard matches [MQTT-4.7.2-1].
+    fn collect(&self, levels: Option<&str>, reserved: bool, hits: &mut Vec<usize>) {
+        if !reserved {
+            hits.extend_from_slice(&self.rest);
+        }
+        let Some(levels) = levels else {
+            hits.extend_from_slice(&self.here);
+            return;
+        };
+        let (level, tail) = split(levels);
+        if let Some(any) = &self.any
+            && !reserved
+        {
+            any.collect(tail, false, hits);
+        }
+        if !self.children.is_empty()
+            && let Some(child) = self.children.get(level)
+        {
+            child.collect(tail, false, hits);
+        }
+    }
+}
+
+fn split(levels: &str) -> (&str, Option<&str>) {
+    match levels.split_once('/') {
+        Some((level, tail)) => (level, Some(tail)),
+        None => (levels, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Qos;
+
+    const OPTIONS: FilterOptions = FilterOptions {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: 0,
+    };
+
+    fn subscribe(router: &mut Router, filters: &[&str]) -> usize {
+        let filters: Vec<_> = filters.iter().map(|filter| (Rc::from(*filter), OPTIONS)).collect();
+        router.insert(&filters, None, Sink::Inline(None))
+    }
+
+    fn route(router: &mut Router, topic: &str) -> Vec<usize> {
+        let mut hits = router.route(topic);
+        hits.sort_unstable();
+        let found = hits.clone();
+        router.done(hits);
+        found
+    }
+
+    #[test]
+    fn the_tree_agrees_with_matching_one_by_one() {
+        let filters = [
+            "#", "+", "a", "a/#", "a/+", "+/b", "a/b", "a/b/c", "+/+/c", "/", "/+", "a//b", "$SYS/#",
+            "$share/g/a/+", "+/#", "a/+/#",
+        ];
+        let topics = ["a", "a/b", "a/b/c", "/", "/x", "a//b", "$SYS/x", "b", "x/b", "a/", "", "$SYS"];
+        let mut router = Router::default();
+        let keys: Vec<_> = filters.iter().map(|one| subscribe(&mut router, &[one])).collect();
+        for topic in topics {
+            let expected: Vec<_> = filters
+                .iter()
+                .zip(&keys)
+                .filter(|(filter, _)| topic::matches(filter, topic))
+                .map(|(_, key)| *key)
+                .collect();
+            assert_eq!(route(&mut router, topic), expected, "{topic}");
+        }
+        for key in keys {
+            assert!(router.remove(key).is_some());
+        }
+        assert!(router.root.is_empty());
+        assert!(router.filters.is_empty());
+    }
+
+    #[test]
+    fn overlapping_filters_of_one_handle_give_one_message() {
+        let mut router = Router::default();
+        let one = subscribe(&mut router, &["a/#", "a/+", "a/b"]);
+        let other = subscribe(&mut router, &["a/b"]);
+        assert_eq!(route(&mut router, "a/b"), [one, other]);
+        assert!(!router.detach(one, "a/b"));
+        assert!(router.detach(one, "a/+"));
+        assert_eq!(route(&mut router, "a/b"), [one, other]);
+    }
+
+    #[test]
+    fn a_filter_with_other_options_is_a_conflict_and_the_highest_qos_wins() {
+        let mut router = Router::default();
+        subscribe(&mut router, &["a"]);
+        let higher = FilterOptions { qos: Qos::ExactlyOnce, ..OPTIONS };
+        assert!(matches!(router.check("a", higher, None), Ok(options) if options == higher));
+        let lower = FilterOptions { qos: Qos::AtMostOnce, ..OPTIONS };
+        assert!(matches!(router.check("a", lower, None), Ok(options) if options == OPTIONS));
+        let other = FilterOptions { no_local: true, ..OPTIONS };
+        assert!(router.check("a", other, None).is_err());
+        assert!(router.check("a", OPTIONS, Some(1)).is_err());
+    }
+}

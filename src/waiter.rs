@@ -1,0 +1,224 @@
+//! Waits: entries of a slab, ended by the protocol, by time, or by the end of the client.
+//!
+//! ```text
+//!     a call ──► Waiting ── answered, timed out, closed ──► Done ── the future takes it ──► gone
+//!                   └── the future is dropped ──► Abandoned ── answered ──► gone
+//! ```
+//!
+//! An entry is shared by its future and by the protocol; whoever comes second frees it. So no key is
+//! ever used for two waits at a time.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::error::{Doing, Error, ErrorKind, Result, Sent};
+use crate::message::Qos;
+use crate::protocol::{Done, Token};
+
+/// All waits of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    slab: Slab<Waiter>,
+    /// Waits that began since the driver's last turn: it knows the time.
+    unstamped: Vec<Token>,
+    /// No wait ends by time before this; perhaps later.
+    next_expiry: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    Waiting(Waiting),
+    Done(Result<Done>),
+    /// Timed out: the future takes the error, and the protocol has yet to answer.
+    Late(Error),
+    Abandoned,
+}
+
+/// A wait that goes on.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) waker: Option<Waker>,
+    doing: Doing,
+    timeout: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Its place, while it is in line for room: then nothing was sent.
+    pub(crate) parked: Option<(Qos, u64)>,
+}
+
+/// What a poll of a wait finds.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Pending,
+    Ready(Result<Done>),
+}
+
+impl Waiters {
+    /// Begins a wait.
+    pub(crate) fn insert(&mut self, doing: Doing, timeout: Option<Duration>) -> Token {
+        let waiting = Waiting { waker: None, doing, timeout, deadline: None, parked: None };
+        let token = self.slab.insert(Waiter::Waiting(waiting));
+        if timeout.is_some() {
+            self.unstamped.push(token);
+        }
+        token
+    }
+
+    /// Forgets a wait that nobody else has heard of.
+    pub(crate) fn remove(&mut self, token: Token) {
+        self.slab.try_remove(token);
+        if self.unstamped.last() == Some(&token) {
+            self.unstamped.pop();
+        }
+    }
+
+    /// Sets how long this wait lasts at most, from the driver's next turn on.
+    pub(crate) fn set_timeout(&mut self, token: Token, timeout: Duration) {
+        if let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) {
+            waiting.timeout = Some(timeout);
+            waiting.deadline = None;
+            self.unstamped.push(token);
+        }
+    }
+
+    /// The caller of this wait is in line.
+    pub(crate) fn park(&mut self, token: Token, qos: Qos, place: u64) {
+        if let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) {
+            waiting.parked = Some((qos, place));
+        }
+    }
+
+    /// A wait is over. Returns who is to be woken, or the outcome if nobody waits any more.
+    pub(crate) fn finish(
+        &mut self,
+        token: Token,
+        outcome: Result<Done>,
+    ) -> (Option<Waker>, Option<Result<Done>>) {
+        let Some(waiter) = self.slab.get_mut(token) else { return (None, None) };
+        match waiter {
+            Waiter::Waiting(waiting) => {
+                let waker = waiting.waker.take();
+                *waiter = Waiter::Done(outcome);
+                (waker, None)
+            }
+            Waiter::Late(error) => {
+                // The future may still take its error; the key is its alone from now on.
+                let error = error.clone();
+                *waiter = Waiter::Done(Err(error));
+                (None, Some(outcome))
+            }
+            Waiter::Done(_) => (None, None),
+            Waiter::Abandoned => {
+                self.slab.remove(token);
+                (None, Some(outcome))
+            }
+        }
+    }
+
+    /// Whether the wait is over; else remembers whom to wake. Returns a waker to be dropped.
+    pub(crate) fn poll(&mut self, token: Token, waker: &Waker) -> (Progress, Option<Waker>) {
+        let Some(waiter) = self.slab.get_mut(token) else {
+            return (Progress::Ready(Err(Error::closed(Doing::Connected))), None);
+        };
+        match waiter {
+            Waiter::Waiting(waiting) => match &waiting.waker {
+                Some(old) if old.will_wake(waker) => (Progress::Pending, None),
+                Some(_) | None => (Progress::Pending, waiting.waker.replace(waker.clone())),
+            },
+            Waiter::Late(error) => {
+                let error = error.clone();
+                *waiter = Waiter::Abandoned;
+                (Progress::Ready(Err(error)), None)
+            }
+            Waiter::Done(_) | Waiter::Abandoned => match self.slab.remove(token) {
+                Waiter::Done(outcome) => (Progress::Ready(outcome), None),
+                Waiter::Waiting(_) | Waiter::Late(_) | Waiter::Abandoned => {
+                    (Progress::Ready(Err(Error::closed(Doing::Connected))), None)
+                }
+            },
+        }
+    }
+
+    /// The future is dropped. Returns the wait if it was going on: a caller in line is then withdrawn.
+    pub(crate) fn abandon(&mut self, token: Token) -> Option<Waiting> {
+        let waiter = self.slab.get_mut(token)?;
+        match std::mem::replace(waiter, Waiter::Abandoned) {
+            Waiter::Waiting(waiting) => Some(waiting),
+            Waiter::Late(_) => None,
+            Waiter::Done(_) | Waiter::Abandoned => {
+                self.slab.remove(token);
+                None
+            }
+        }
+    }
+
+    /// Gives the waits that began since the last call their deadlines.
+    pub(crate) fn stamp(&mut self, now: Instant) {
+        while let Some(token) = self.unstamped.pop() {
+            let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else { continue };
+            let Some(timeout) = waiting.timeout else { continue };
+            let deadline = now + timeout;
+            waiting.deadline = Some(deadline);
+            self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
+        }
+    }
+
+    /// When [`Waiters::expire`] has something to do; perhaps a little early.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_expiry
+    }
+
+    /// Ends the waits whose time is over. `withdraw` takes a caller out of its line and says whether it
+    /// still was there; `wake` gets who is to be woken.
+    ///
+    /// All are looked at, but seldom: the bound moves on by at least the shortest wait that began since.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        mut withdraw: impl FnMut(Qos, u64) -> bool,
+        mut wake: impl FnMut(Option<Waker>),
+    ) {
+        if self.next_expiry.is_none_or(|next| now < next) {
+            return;
+        }
+        self.next_expiry = None;
+        for (_, waiter) in &mut self.slab {
+            let Waiter::Waiting(waiting) = waiter else { continue };
+            let Some(deadline) = waiting.deadline else { continue };
+            if deadline > now {
+                let next = self.next_expiry.map_or(deadline, |next| next.min(deadline));
+                self.next_expiry = Some(next);
+                continue;
+            }
+            wake(waiting.waker.take());
+            let withdrawn = waiting.parked.is_some_and(|(qos, place)| withdraw(qos, place));
+            let kind = ErrorKind::TimedOut(waiting.timeout.unwrap_or_default());
+            let error = Error::new(kind, waiting.doing);
+            *waiter = if withdrawn {
+                Waiter::Done(Err(error))
+            } else {
+                // What was accepted goes on without its caller, so it may arrive.
+                Waiter::Late(error.sent_as(Sent::Maybe))
+            };
+        }
+    }
+
+    /// The client is closed: every wait that goes on ends.
+    pub(crate) fn close(&mut self, mut wake: impl FnMut(Option<Waker>)) {
+        self.slab.retain(|_, waiter| {
+            match waiter {
+                Waiter::Waiting(waiting) => {
+                    wake(waiting.waker.take());
+                    *waiter = Waiter::Done(Err(Error::closed(waiting.doing)));
+                }
+                Waiter::Late(error) => *waiter = Waiter::Done(Err(error.clone())),
+                Waiter::Done(_) => {}
+                Waiter::Abandoned => return false,
+            }
+            true
+        });
+        self.unstamped = Vec::new();
+        self.next_expiry = None;
+    }
+}
