@@ -475,6 +475,8 @@ mod tests {
 
         let mut retry = boxed(script.resolver, "broker", 1883);
         assert!(is_pending(&mut retry));
+        // Nor does every retry lengthen the queue.
+        assert_eq!(script.resolver.lock().names.len(), 1);
         stuck.finds("192.0.2.7");
         assert_eq!(
             end_of(retry).expect("found"),

@@ -343,6 +343,9 @@ mod tests {
         let (mut peer, _) = listener.accept().expect("the connection arrives");
         block_on(transport.write_all(&[0xE0, 0x00])).expect("a write");
         block_on(transport.close()).expect("a close");
+        // Only a failing test waits for so long.
+        peer.set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("an option of the socket");
         let mut bytes = Vec::new();
         peer.read_to_end(&mut bytes).expect("the end arrives");
         assert_eq!(bytes, [0xE0, 0x00]);
