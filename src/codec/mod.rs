@@ -194,44 +194,56 @@ const fn bad_first(first: u8) -> Violation {
 /// Everything that can be seen in the bytes of one packet, with the clause of the standard.
 #[inline]
 pub fn decode<'a>(version: Version, frame: Frame<'a>) -> Result<Packet<'a>, Violation> {
-    if frame.first & 0xF0 == first::PUBLISH {
-        return Publish::decode(version, frame).map(Packet::Publish);
-    }
-    decode_other(version, frame)
+    decode_parts(version, frame.first, frame.body)
 }
 
-/// Everything but PUBLISH, out of the way of the packet that there are most of.
-fn decode_other<'a>(version: Version, frame: Frame<'a>) -> Result<Packet<'a>, Violation> {
-    let body = frame.body;
-    let first = match frame.first {
-        first::PUBREL_DUP | first::SUBSCRIBE_DUP | first::UNSUBSCRIBE_DUP
-            if version == Version::V3_1 =>
-        {
-            frame.first & !first::DUP
+/// [`decode`] with the frame in registers: on its way through memory it costs more than the parsing.
+fn decode_parts(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Violation> {
+    if first & 0xF0 == first::PUBLISH {
+        return Publish::decode(version, first, body).map(Packet::Publish);
+    }
+    // Nearly every answer to a PUBLISH is an id and nothing else, in every version.
+    if let Some(ack) = Ack::decode_bare(body) {
+        match first {
+            first::PUBACK => return Ok(Packet::Puback(ack)),
+            first::PUBREC => return Ok(Packet::Pubrec(ack)),
+            first::PUBREL => return Ok(Packet::Pubrel(ack)),
+            first::PUBCOMP => return Ok(Packet::Pubcomp(ack)),
+            _ => {}
         }
-        other => other,
-    };
-    Ok(match first {
-        first::CONNECT => Packet::Connect(Connect::decode(body)?),
-        first::CONNACK => Packet::Connack(Connack::decode(version, body)?),
-        first::PUBACK => Packet::Puback(Ack::decode(AckKind::Puback, version, body)?),
-        first::PUBREC => Packet::Pubrec(Ack::decode(AckKind::Pubrec, version, body)?),
-        first::PUBREL => Packet::Pubrel(Ack::decode(AckKind::Pubrel, version, body)?),
-        first::PUBCOMP => Packet::Pubcomp(Ack::decode(AckKind::Pubcomp, version, body)?),
-        first::SUBSCRIBE => Packet::Subscribe(Subscribe::decode(version, body)?),
-        first::SUBACK => Packet::Suback(Suback::decode(version, body)?),
-        first::UNSUBSCRIBE => Packet::Unsubscribe(Unsubscribe::decode(version, body)?),
-        first::UNSUBACK => Packet::Unsuback(Unsuback::decode(version, body)?),
-        first::PINGREQ => {
+    }
+    decode_rare(version, first, body)
+}
+
+/// Everything but PUBLISH.
+fn decode_rare(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Violation> {
+    Ok(match (first, version) {
+        (first::CONNECT, _) => Packet::Connect(Connect::decode(body)?),
+        (first::CONNACK, _) => Packet::Connack(Connack::decode(version, body)?),
+        (first::PUBACK, _) => Packet::Puback(Ack::decode(AckKind::Puback, version, body)?),
+        (first::PUBREC, _) => Packet::Pubrec(Ack::decode(AckKind::Pubrec, version, body)?),
+        (first::PUBCOMP, _) => Packet::Pubcomp(Ack::decode(AckKind::Pubcomp, version, body)?),
+        (first::PUBREL, _) | (first::PUBREL_DUP, Version::V3_1) => {
+            Packet::Pubrel(Ack::decode(AckKind::Pubrel, version, body)?)
+        }
+        (first::SUBSCRIBE, _) | (first::SUBSCRIBE_DUP, Version::V3_1) => {
+            Packet::Subscribe(Subscribe::decode(version, body)?)
+        }
+        (first::SUBACK, _) => Packet::Suback(Suback::decode(version, body)?),
+        (first::UNSUBSCRIBE, _) | (first::UNSUBSCRIBE_DUP, Version::V3_1) => {
+            Packet::Unsubscribe(Unsubscribe::decode(version, body)?)
+        }
+        (first::UNSUBACK, _) => Packet::Unsuback(Unsuback::decode(version, body)?),
+        (first::PINGREQ, _) => {
             wire::Reader::new(body).finish()?;
             Packet::Pingreq
         }
-        first::PINGRESP => {
+        (first::PINGRESP, _) => {
             wire::Reader::new(body).finish()?;
             Packet::Pingresp
         }
-        first::DISCONNECT => Packet::Disconnect(Disconnect::decode(version, body)?),
-        first::AUTH => Packet::Auth(Auth::decode(version, body)?),
+        (first::DISCONNECT, _) => Packet::Disconnect(Disconnect::decode(version, body)?),
+        (first::AUTH, _) => Packet::Auth(Auth::decode(version, body)?),
         _ => return Err(bad_first(first)),
     })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::properties::{self, Place};
 use super::wire::{self, Reader};
-use super::{Frame, Overlong, first};
+use super::{Overlong, first};
 use crate::error::Violation;
 use crate::message::{PacketId, Qos};
 use crate::properties::PropertyList;
@@ -31,9 +31,9 @@ pub struct Publish<'a> {
 
 impl<'a> Publish<'a> {
     #[inline]
-    pub(super) fn decode(version: Version, frame: Frame<'a>) -> Result<Self, Violation> {
-        let qos = qos_of(frame.first).ok_or_else(|| super::bad_first(frame.first))?;
-        let dup = frame.first & first::DUP != 0;
+    pub(super) fn decode(version: Version, first: u8, body: &'a [u8]) -> Result<Self, Violation> {
+        let qos = qos_of(first).ok_or_else(|| super::bad_first(first))?;
+        let dup = first & first::DUP != 0;
         // [MQTT-3.3.1-2]. 3.1 only says that DUP means nothing there.
         if dup && qos == Qos::AtMostOnce && version != Version::V3_1 {
             return Err(Violation::protocol(
@@ -41,7 +41,7 @@ impl<'a> Publish<'a> {
                 "a PUBLISH with QoS 0 has DUP",
             ));
         }
-        let mut reader = Reader::new(frame.body);
+        let mut reader = Reader::new(body);
         // [MQTT-3.3.2-1]
         let topic = reader.utf8()?;
         // [MQTT-2.2.1-2]: no id with QoS 0.
@@ -56,7 +56,7 @@ impl<'a> Publish<'a> {
         Ok(Self {
             dup,
             qos,
-            retain: frame.first & RETAIN != 0,
+            retain: first & RETAIN != 0,
             topic,
             id,
             properties,
@@ -254,6 +254,17 @@ impl AckKind {
 }
 
 impl<'a> Ack<'a> {
+    /// An answer that is an id and nothing else.
+    #[inline]
+    pub(super) fn decode_bare(body: &'a [u8]) -> Option<Self> {
+        let id = u16::from_be_bytes(body.try_into().ok()?);
+        Some(Self {
+            id: PacketId::new(id)?,
+            reason: Reason::SUCCESS,
+            properties: PropertyList::EMPTY,
+        })
+    }
+
     pub(super) fn decode(
         kind: AckKind,
         version: Version,
