@@ -9,7 +9,7 @@ use crate::error::Violation;
 use crate::message::Qos;
 use crate::properties::PropertyList;
 use crate::reason::Reason;
-use crate::topic::{TopicError, check_topic};
+use crate::topic::check_topic;
 use crate::version::Version;
 
 pub use super::connack::Connack;
@@ -238,21 +238,8 @@ impl<'a> Will<'a> {
         let properties = properties::decode(version, reader, Place::Will)?;
         // [MQTT-3.1.3-11]
         let topic = reader.utf8()?;
-        match check_topic(topic) {
-            Ok(()) => {}
-            Err(TopicError::Nul) => {
-                return Err(Violation::malformed(
-                    "MQTT-1.5.4-2",
-                    "the topic of a will holds U+0000",
-                ));
-            }
-            Err(error) => {
-                return Err(Violation::protocol(
-                    error.clause(),
-                    "the topic of a will is no topic name",
-                ));
-            }
-        }
+        check_topic(topic)
+            .map_err(|error| wire::bad_topic(error, "the topic of a will is not well-formed"))?;
         Ok(Self {
             qos,
             retain: flags & flag::WILL_RETAIN != 0,

@@ -92,15 +92,11 @@ fn check_name(
                 "a PUBLISH has neither topic nor alias",
             )),
         },
-        Err(TopicError::Nul) => Err(Violation::malformed("MQTT-1.5.4-2", "a topic holds U+0000")),
         Err(TopicError::WildcardInName) => Err(Violation::protocol(
             "MQTT-3.3.2-2",
             "the topic of a PUBLISH holds a wildcard",
         )),
-        Err(error) => Err(Violation::protocol(
-            error.clause(),
-            "a topic is no topic name",
-        )),
+        Err(error) => Err(wire::bad_topic(error, "a topic is not well-formed")),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Violation;
 use crate::message::{PacketId, Qos};
 use crate::properties::PropertyList;
 use crate::reason::Reason;
-use crate::topic::{TopicError, check_filter, is_shared};
+use crate::topic::{check_filter, is_shared};
 use crate::version::Version;
 
 /// SUBSCRIBE, from client to server.
@@ -78,17 +78,8 @@ impl<'a> Subscribe<'a> {
 /// A filter of SUBSCRIBE or UNSUBSCRIBE [MQTT-3.8.3-1, MQTT-3.10.3-1].
 pub(super) fn read_filter<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Violation> {
     let filter = reader.utf8()?;
-    match check_filter(filter) {
-        Ok(()) => Ok(filter),
-        Err(TopicError::Nul) => Err(Violation::malformed(
-            "MQTT-1.5.4-2",
-            "a filter holds U+0000",
-        )),
-        Err(error) => Err(Violation::protocol(
-            error.clause(),
-            "a filter is not well-formed",
-        )),
-    }
+    check_filter(filter).map_err(|error| wire::bad_topic(error, "a filter is not well-formed"))?;
+    Ok(filter)
 }
 
 /// The checked payload of a SUBSCRIBE: filters with their options, at least one.

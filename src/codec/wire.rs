@@ -4,12 +4,14 @@ use super::{MAX_REMAINING, Overlong};
 use crate::error::Violation;
 use crate::message::PacketId;
 use crate::reason::Reason;
-use crate::topic::MAX_TEXT;
+use crate::topic::{MAX_TEXT, TopicError};
 
 /// The longest binary data: its length is a 16-bit number, as that of a text (MQTT 5, section 1.5.6).
 const MAX_BINARY: usize = MAX_TEXT;
 
 const CUT_OFF: Violation = Violation::malformed("MQTT5 2.1.4", "a field is cut off");
+
+const HOLDS_NUL: Violation = Violation::malformed("MQTT-1.5.4-2", "a text holds U+0000");
 
 /// Reads the fields of one packet in their order, borrowing from it.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +118,16 @@ impl<'a> Reader<'a> {
             "bytes follow the last field",
         ))
     }
+}
+
+/// What a topic or filter that is not well-formed makes of its packet. U+0000 makes every text
+/// malformed; the other rules are about texts that can be read.
+#[cold]
+pub(super) fn bad_topic(error: TopicError, what: &'static str) -> Violation {
+    if error == TopicError::Nul {
+        return HOLDS_NUL;
+    }
+    Violation::protocol(error.clause(), what)
 }
 
 /// The variable byte integer at the front of `bytes` and what follows it; none if more is needed.
