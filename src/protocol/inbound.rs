@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::connect::{Continuity, Verdict};
+use super::ledger::Ledger;
 use super::packet_id::Owner;
 use super::ping::Ping;
-use super::publish_in::{Arrival, Ledger, Receipt};
-use super::{Effect, Link, Online, Protocol, Session};
+use super::publish_in::{Arrival, Receipt};
+use super::session::{Online, Session};
+use super::{Effect, Link, Protocol};
 use crate::codec::publish::AckKind;
 use crate::codec::{self, Ack, Connack, Frame, Packet, Publish, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};

@@ -13,12 +13,12 @@
 //! connection and dies with it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::time::Instant;
 
 use slab::Slab;
 
 use super::Effect;
+use super::ledger::{Answer, Ledger};
 use super::outbox::Outbox;
 use crate::codec::Publish;
 use crate::codec::publish::AckKind;
@@ -86,64 +86,6 @@ enum ExactlyState {
     Taken,
 }
 
-/// What belongs to one connection.
-#[derive(Debug)]
-pub(super) struct Ledger {
-    pubacks: Owed,
-    pubrecs: Owed,
-    /// PUBLISHes without PUBACK, PUBCOMP, or PUBREC with an error.
-    unanswered: usize,
-    receive_maximum: usize,
-    aliases: Vec<Option<Rc<str>>>,
-    alias_maximum: u16,
-}
-
-/// Acknowledgements of one kind in their order of arrival [MQTT-4.6.0-2, -3].
-#[derive(Debug, Default)]
-struct Owed {
-    first: u64,
-    queue: VecDeque<(PacketId, Answer)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Answer {
-    /// Not everyone has taken the message.
-    Open,
-    /// To be sent once all before it are.
-    Ready(Reason),
-    /// Not to be sent: the broker released the identifier first.
-    Void,
-}
-
-impl Owed {
-    fn push(&mut self, id: PacketId, answer: Answer) -> u64 {
-        self.queue.push_back((id, answer));
-        self.first + self.queue.len() as u64 - 1
-    }
-
-    fn set(&mut self, place: u64, answer: Answer) {
-        let slot = place
-            .checked_sub(self.first)
-            .and_then(|index| usize::try_from(index).ok());
-        if let Some((_, slot)) = slot.and_then(|index| self.queue.get_mut(index)) {
-            *slot = answer;
-        }
-    }
-
-    /// The next one that may be sent; none while the oldest is open.
-    fn pop(&mut self) -> Option<(PacketId, Option<Reason>)> {
-        let (id, answer) = *self.queue.front()?;
-        let reason = match answer {
-            Answer::Open => return None,
-            Answer::Ready(reason) => Some(reason),
-            Answer::Void => None,
-        };
-        self.queue.pop_front();
-        self.first += 1;
-        Some((id, reason))
-    }
-}
-
 /// What to do with a PUBLISH.
 #[derive(Debug)]
 pub(super) enum Arrival {
@@ -153,55 +95,6 @@ pub(super) enum Arrival {
     DeliverOwed(Receipt),
     /// It was handed on before.
     Repeated,
-}
-
-impl Ledger {
-    /// A connection begins for which we announced these limits.
-    pub(super) fn new(receive_maximum: u16, alias_maximum: u16) -> Self {
-        Self {
-            pubacks: Owed::default(),
-            pubrecs: Owed::default(),
-            unanswered: 0,
-            receive_maximum: receive_maximum.into(),
-            aliases: Vec::new(),
-            alias_maximum,
-        }
-    }
-
-    /// The topic of a PUBLISH with an alias: what the alias stands for, or stands for from now on.
-    ///
-    /// # Errors
-    /// An alias that is 0, above what we announced, or not defined yet.
-    pub(super) fn resolve(&mut self, publish: &Publish<'_>) -> Result<Option<Rc<str>>, Violation> {
-        let Some(alias) = publish.properties.topic_alias() else {
-            return Ok(None);
-        };
-        if alias == 0 || alias > self.alias_maximum {
-            return Err(
-                Violation::protocol("MQTT-3.1.2-26", "a topic alias above our maximum")
-                    .with_reason(Reason::TOPIC_ALIAS_INVALID),
-            );
-        }
-        let index = usize::from(alias) - 1;
-        if !publish.topic.is_empty() {
-            if self.aliases.len() <= index {
-                self.aliases.resize(index + 1, None);
-            }
-            let known = self.aliases[index]
-                .as_ref()
-                .filter(|known| &***known == publish.topic);
-            let topic = known.cloned().unwrap_or_else(|| Rc::from(publish.topic));
-            self.aliases[index] = Some(Rc::clone(&topic));
-            return Ok(Some(topic));
-        }
-        match self.aliases.get(index) {
-            Some(Some(topic)) => Ok(Some(Rc::clone(topic))),
-            Some(None) | None => Err(Violation::protocol(
-                "MQTT5 3.3.2.3.4",
-                "a topic alias that was never defined",
-            )),
-        }
-    }
 }
 
 impl PublishIn {
@@ -528,29 +421,5 @@ impl PublishIn {
             }
             out.acknowledge(AckKind::Pubrec, id, reason);
         }
-    }
-}
-
-impl Ledger {
-    fn owed(&mut self, qos: Qos) -> &mut Owed {
-        match qos {
-            Qos::ExactlyOnce => &mut self.pubrecs,
-            Qos::AtLeastOnce | Qos::AtMostOnce => &mut self.pubacks,
-        }
-    }
-
-    fn count(&mut self, version: Version) -> Result<(), Violation> {
-        self.unanswered += 1;
-        if version == Version::V5_0 && self.unanswered > self.receive_maximum {
-            return Err(
-                Violation::protocol("MQTT-3.3.4-9", "more publications than our maximum")
-                    .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED),
-            );
-        }
-        Ok(())
-    }
-
-    fn answered(&mut self) {
-        self.unanswered = self.unanswered.saturating_sub(1);
     }
 }

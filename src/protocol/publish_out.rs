@@ -16,14 +16,18 @@
 //! order in which they were accepted, and released ones the order of their PUBRECs, because a replay
 //! follows it [MQTT-4.6.0-1/-4].
 
+mod replay;
+
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
 use super::connect::Limits;
+use super::expiry::Expiry;
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
+use super::window::{Proof, Window};
 use super::{Done, Effect, Token};
 use crate::codec::Publish;
 use crate::codec::publish::AckKind;
@@ -49,64 +53,6 @@ pub(super) struct PublishOut {
     /// Bytes of everything that is not finished.
     bytes: usize,
     next_order: u64,
-}
-
-/// What belongs to one connection: how many may be under way, and what is still to be sent again.
-#[derive(Debug)]
-pub(super) struct Window {
-    /// The broker's Receive Maximum, or our own window if that is smaller.
-    maximum: usize,
-    /// Unfinished exchanges of this connection, the PUBREL phase included.
-    used: usize,
-    /// Unsettled entries in their order.
-    replay: VecDeque<usize>,
-    proof: Proof,
-}
-
-/// Whether this connection has shown that it works, so that its end may be a message's fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
-    /// Nothing came back yet.
-    None,
-    /// PINGREQ is on its way, because the next message is under suspicion.
-    Asked,
-    /// PINGRESP came before the suspect was sent.
-    Given,
-    /// A message was acknowledged: none of this connection is to blame.
-    Progress,
-}
-
-impl Window {
-    fn new(limits: &Limits, used: usize, replay: VecDeque<usize>) -> Self {
-        Self {
-            maximum: limits.receive_maximum.into(),
-            used,
-            replay,
-            proof: Proof::None,
-        }
-    }
-
-    /// Exchanges that may still be begun.
-    pub(super) fn credit(&self) -> usize {
-        self.maximum.saturating_sub(self.used)
-    }
-
-    /// PINGRESP arrived. Returns whether it was waited for.
-    pub(super) fn handle_pingresp(&mut self) -> bool {
-        let asked = self.proof == Proof::Asked;
-        if asked {
-            self.proof = Proof::Given;
-        }
-        asked
-    }
-
-    fn acknowledged(&mut self) {
-        self.proof = Proof::Progress;
-    }
-
-    fn finished(&mut self) {
-        self.used = self.used.saturating_sub(1);
-    }
 }
 
 #[derive(Debug)]
@@ -138,45 +84,6 @@ enum Stage {
     Unsettled { id: PacketId, dup: bool },
     /// PUBREC came; PUBREL is sent and PUBCOMP awaited.
     Released { id: PacketId, order: u64 },
-}
-
-/// When a message is of no use any more.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Expiry {
-    /// Never.
-    Never,
-    /// This long after the driver's next turn.
-    After(Duration),
-    /// At this instant.
-    At(Instant),
-}
-
-impl Expiry {
-    pub(super) fn of(properties: PropertyList<'_>) -> Self {
-        match properties.message_expiry_interval() {
-            Some(seconds) => Self::After(Duration::from_secs(seconds.into())),
-            None => Self::Never,
-        }
-    }
-
-    pub(super) fn stamp(&mut self, now: Instant) {
-        if let Self::After(span) = *self {
-            *self = Self::At(now + span);
-        }
-    }
-
-    /// Whole seconds left, at least 1; none once it has expired.
-    pub(super) fn left(self, now: Instant) -> Option<Option<u32>> {
-        match self {
-            Self::Never | Self::After(_) => Some(None),
-            Self::At(end) if end <= now => None,
-            Self::At(end) => {
-                let left = end - now;
-                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-                Some(Some(u32::try_from(seconds).unwrap_or(u32::MAX)))
-            }
-        }
-    }
 }
 
 impl PublishOut {
@@ -228,117 +135,6 @@ impl PublishOut {
                 Expiry::At(_) => break,
                 expires @ Expiry::After(_) => expires.stamp(now),
             }
-        }
-    }
-
-    /// The connection is open and the broker still has the session: PUBRELs leave at once and in the
-    /// order of their PUBRECs; they never wait for quota. PUBLISHes follow as there is room.
-    pub(super) fn connected_present(&mut self, limits: &Limits, out: &mut Outbox) -> Window {
-        let mut released = Vec::new();
-        let mut unsettled = Vec::new();
-        for (key, entry) in &self.entries {
-            match entry.stage {
-                Stage::Released { id, order } => released.push((order, id)),
-                Stage::Unsettled { .. } => unsettled.push((entry.order, key)),
-                Stage::Pending | Stage::Sent { .. } => {}
-            }
-        }
-        released.sort_unstable();
-        unsettled.sort_unstable();
-        for (_, id) in &released {
-            out.acknowledge(AckKind::Pubrel, *id, Reason::SUCCESS);
-        }
-        // A broker that lowered its Receive Maximum gets no PUBLISH until enough are finished.
-        let replay = unsettled.into_iter().map(|(_, key)| key).collect();
-        Window::new(limits, released.len(), replay)
-    }
-
-    /// The connection is open and the broker has no session: identifiers are forgotten. QoS 1 is sent
-    /// anew; so is QoS 2 of which no byte had left, or all of it if `republish`. The rest ends
-    /// (situations 4 and 5).
-    pub(super) fn connected_lost(
-        &mut self,
-        limits: &Limits,
-        republish: bool,
-        ids: &mut PacketIds,
-        out: &mut Outbox,
-    ) -> Window {
-        let mut again = Vec::new();
-        let mut ended = Vec::new();
-        for (key, entry) in &mut self.entries {
-            match entry.stage {
-                Stage::Pending => {}
-                Stage::Sent { id, dup, .. } | Stage::Unsettled { id, dup } => {
-                    ids.release(id);
-                    entry.stage = Stage::Pending;
-                    if entry.qos == Qos::ExactlyOnce && dup && !republish {
-                        ended.push((entry.order, key, false));
-                    } else {
-                        again.push((entry.order, key));
-                    }
-                }
-                Stage::Released { id, .. } => {
-                    ids.release(id);
-                    ended.push((entry.order, key, true));
-                }
-            }
-        }
-        again.sort_unstable();
-        ended.sort_unstable();
-        for (_, key) in again.into_iter().rev() {
-            self.pending.push_front(key);
-        }
-        for (_, key, received) in ended {
-            let sent = if received { Sent::Yes } else { Sent::Maybe };
-            let kind = ErrorKind::SessionLost { received };
-            self.fail(key, Error::new(kind, Doing::Publishing).sent_as(sent), out);
-        }
-        Window::new(limits, 0, VecDeque::new())
-    }
-
-    /// The connection is over. `blame` if the broker itself ended it in order, so that a message may
-    /// be the cause.
-    pub(super) fn disconnected(
-        &mut self,
-        window: &Window,
-        blame: bool,
-        ids: &mut PacketIds,
-        out: &mut Outbox,
-    ) {
-        let taken = out.taken();
-        let mut oldest: Option<(u64, usize)> = None;
-        for (key, entry) in &mut self.entries {
-            let Stage::Sent { id, from, to, dup } = entry.stage else {
-                continue;
-            };
-            entry.stage = Stage::Unsettled {
-                id,
-                dup: dup || from < taken,
-            };
-            if to <= taken && oldest.is_none_or(|(order, _)| entry.order < order) {
-                oldest = Some((entry.order, key));
-            }
-        }
-        // Only the oldest message that had left whole can be to blame, and only if nothing at all was
-        // acknowledged: a network that cuts at random must never cost a message. Once suspected, it is
-        // blamed again only by a connection that had answered a PINGREQ just before.
-        let Some((_, key)) = oldest.filter(|_| blame) else {
-            return;
-        };
-        let cuts = self.entries[key].cuts;
-        match window.proof {
-            Proof::Progress => return,
-            Proof::None | Proof::Asked if cuts > 0 => return,
-            Proof::None | Proof::Asked | Proof::Given => {}
-        }
-        let entry = &mut self.entries[key];
-        entry.cuts += 1;
-        if entry.cuts >= CUTS {
-            if let Stage::Unsettled { id, .. } = entry.stage {
-                ids.release(id);
-            }
-            let error = Error::new(ErrorKind::LinkLost, Doing::Publishing);
-            self.fail(key, error.sent_as(Sent::Maybe), out);
         }
     }
 

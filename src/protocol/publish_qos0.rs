@@ -12,8 +12,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::connect::Limits;
+use super::expiry::Expiry;
 use super::outbox::{LARGE, OnFlush, Outbox};
-use super::publish_out::{Expiry, check, cost};
+use super::publish_out::{check, cost};
 use super::{Effect, Token};
 use crate::codec::Publish;
 use crate::error::{Doing, Error, ErrorKind};

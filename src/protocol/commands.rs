@@ -1,0 +1,231 @@
+//! What the application asks for: publish, subscribe, unsubscribe, ping, disconnect, close.
+
+use std::rc::Rc;
+
+use super::publish_qos0::PublishQos0;
+use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, publish_out};
+use crate::codec::{Disconnect, Packet, Publish};
+use crate::error::{Doing, Error, ErrorKind};
+use crate::message::{Message, Qos};
+use crate::properties::PropertyList;
+use crate::reason::Reason;
+use crate::version::Version;
+use crate::wait::Wait;
+
+impl Protocol {
+    /// Publishes at QoS 0, borrowing from the caller. Only without a line and with room; else see
+    /// [`Protocol::publish`].
+    ///
+    /// # Errors
+    /// The broker's limits forbid it; the queue is full; there is no link and nothing is kept.
+    #[inline]
+    pub fn publish_qos0(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        wait: Option<Token>,
+    ) -> Result<(), Error> {
+        if let Link::Online(online) = &self.link
+            && self.session.publish_qos0.is_empty()
+            && self.session.line_qos0.is_empty()
+            && self.out.has_room()
+        {
+            return PublishQos0::send(&outgoing, wait, &online.limits, &mut self.out);
+        }
+        let size = outgoing.topic.len() + outgoing.payload.as_bytes().len();
+        self.check(Qos::AtMostOnce, outgoing.retain, size)?;
+        if !self.room_qos0() {
+            return Err(Error::new(ErrorKind::QueueFull, Doing::Publishing));
+        }
+        self.session.publish_qos0.accept(outgoing, wait);
+        Ok(())
+    }
+
+    /// Publishes a message, or parks it if there is no room and its caller waits.
+    ///
+    /// # Errors
+    /// The broker's limits forbid it; the queue is full and nobody waits; QoS 0 without a link if
+    /// nothing is kept. The message comes back.
+    pub fn publish(
+        &mut self,
+        message: Message,
+        wait: Option<(Wait, Token)>,
+    ) -> Result<Accepted, (Message, Error)> {
+        let qos = message.quality_of_service();
+        if let Err(error) = self.check_whole(&message) {
+            return Err((message, error));
+        }
+        let room = match qos {
+            Qos::AtMostOnce => self.room_qos0(),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
+        };
+        if room {
+            self.accept(message, wait);
+            return Ok(Accepted::Yes);
+        }
+        let Some((wait, token)) = wait else {
+            return Err((message, Error::new(ErrorKind::QueueFull, Doing::Publishing)));
+        };
+        let line = match qos {
+            Qos::AtMostOnce => &mut self.session.line_qos0,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => &mut self.session.line,
+        };
+        Ok(Accepted::Parked(line.park(message, wait, token)))
+    }
+
+    /// A caller in line gives up. Returns its message if it was still there: it is never sent.
+    pub fn withdraw(&mut self, qos: Qos, place: u64) -> Option<Message> {
+        match qos {
+            Qos::AtMostOnce => self.session.line_qos0.withdraw(place),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.session.line.withdraw(place),
+        }
+    }
+
+    /// Subscribes. Effects tell what became of it.
+    pub fn subscribe(&mut self, subscription: Subscription) {
+        let order = self.next_order();
+        self.session.subscribing.subscribe(subscription, order);
+    }
+
+    /// Unsubscribes: from now on these filters are not restored.
+    pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>) {
+        for filter in filters {
+            self.session.subscribing.forget(filter);
+        }
+        let order = self.next_order();
+        self.session.unsubscribing.unsubscribe(filters, wait, order);
+    }
+
+    /// Asks the broker whether it answers.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub fn ping(&mut self, token: Token) -> Result<(), Error> {
+        match &mut self.link {
+            Link::Online(online) => {
+                online.ping.ping(token, &mut self.out);
+                Ok(())
+            }
+            Link::Offline | Link::Connecting(_) | Link::Leaving(_) => {
+                Err(Error::new(ErrorKind::LinkLost, Doing::Pinging))
+            }
+        }
+    }
+
+    /// Leaves: DISCONNECT is the last packet of this connection.
+    ///
+    /// # Errors
+    /// The properties make it larger than the broker accepts.
+    pub fn disconnect(
+        &mut self,
+        reason: Reason,
+        properties: PropertyList<'_>,
+    ) -> Result<(), Error> {
+        let online = match std::mem::replace(&mut self.link, Link::Offline) {
+            Link::Online(online) => Some(online),
+            Link::Connecting(_) => None,
+            other @ (Link::Offline | Link::Leaving(_)) => {
+                self.link = other;
+                return Ok(());
+            }
+        };
+        let ends_session = match self.config.version {
+            Version::V5_0 => properties.session_expiry_interval() == Some(0),
+            Version::V3_1 | Version::V3_1_1 => false,
+        };
+        let packet = Packet::Disconnect(Disconnect { reason, properties });
+        let sent = self
+            .out
+            .send(&packet)
+            .map_err(|error| error.while_doing(Doing::Disconnecting));
+        match (&sent, online) {
+            // Still connected: the caller decides what to do instead.
+            (Err(_), Some(online)) => self.link = Link::Online(online),
+            (_, online) => self.link = Link::Leaving(online),
+        }
+        if ends_session && sent.is_ok() {
+            self.session.opening.handle_session_ended();
+        }
+        sent
+    }
+
+    /// The next broker does not share sessions with the last one: the next connection starts clean.
+    pub fn forget_session(&mut self) {
+        self.session.opening.forget();
+    }
+
+    /// Nothing will be sent or received any more: every wait ends.
+    pub fn close(&mut self) {
+        self.disconnected(End::Otherwise);
+        while let Some((_, _, token)) = self.session.line.pop() {
+            self.out.done(token, Err(Error::closed(Doing::Publishing)));
+        }
+        while let Some((_, _, token)) = self.session.line_qos0.pop() {
+            self.out.done(token, Err(Error::closed(Doing::Publishing)));
+        }
+        self.session.publish_qos0.close(&mut self.out);
+        self.session.publish_out.close(&mut self.out);
+    }
+
+    pub(super) fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
+        match message.quality_of_service() {
+            Qos::AtMostOnce => {
+                let outgoing = Outgoing {
+                    topic: message.topic(),
+                    payload: message.shared_payload(),
+                    properties: message.property_list(),
+                    retain: message.is_retained(),
+                };
+                self.session
+                    .publish_qos0
+                    .accept(outgoing, wait.map(|(_, token)| token));
+            }
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.session.publish_out.accept(message, wait),
+        }
+    }
+
+    fn next_order(&mut self) -> u64 {
+        let order = self.session.next_order;
+        self.session.next_order += 1;
+        order
+    }
+
+    /// What is known to be impossible now is an error of the call.
+    fn check(&self, qos: Qos, retain: bool, size: usize) -> Result<(), Error> {
+        match &self.link {
+            Link::Online(online) => {
+                publish_out::check(qos, retain, &online.limits)?;
+                let limit = online.limits.maximum_packet_size;
+                if size > limit {
+                    let kind = ErrorKind::TooLarge { size, limit };
+                    return Err(Error::new(kind, Doing::Publishing));
+                }
+                Ok(())
+            }
+            Link::Offline | Link::Connecting(_) | Link::Leaving(_) => {
+                if qos == Qos::AtMostOnce && !self.config.keep_qos0_offline {
+                    return Err(Error::new(ErrorKind::LinkLost, Doing::Publishing));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_whole(&self, message: &Message) -> Result<(), Error> {
+        let qos = message.quality_of_service();
+        let size = Publish {
+            dup: false,
+            qos,
+            retain: message.is_retained(),
+            topic: message.topic(),
+            // Any identifier takes two bytes.
+            id: (qos != Qos::AtMostOnce).then_some(crate::message::PacketId::MIN),
+            properties: match self.config.version {
+                Version::V5_0 => message.property_list(),
+                Version::V3_1 | Version::V3_1_1 => PropertyList::EMPTY,
+            },
+            payload: message.payload(),
+        }
+        .size(self.config.version);
+        self.check(qos, message.is_retained(), size)
+    }
+}

@@ -1,0 +1,131 @@
+//! What the network and the clock bring: the connection opens and ends, bytes leave, time passes.
+//!
+//! What arrives is in `inbound`.
+
+use std::time::Instant;
+
+use super::outbox::OnFlush;
+use super::packet_id::Owner;
+use super::{Chunk, Credentials, Done, End, Link, Protocol};
+use crate::error::{Doing, Error, ErrorKind, Sent};
+
+impl Protocol {
+    /// The transport is open: sends CONNECT.
+    ///
+    /// # Errors
+    /// The credentials or the will cannot be expressed.
+    pub fn connect(&mut self, now: Instant, credentials: &Credentials) -> Result<(), Error> {
+        self.out.set_limits(self.config.version, usize::MAX);
+        let opening = &self.session.opening;
+        let handshake = opening.connect(now, &self.config, credentials, &mut self.out)?;
+        self.link = Link::Connecting(handshake);
+        Ok(())
+    }
+
+    /// The transport took `count` bytes of a chunk.
+    pub fn handle_written(&mut self, now: Instant, chunk: Chunk, count: usize) {
+        self.out.put_back(chunk, count);
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
+        if count > 0 {
+            online.ping.handle_sent(now);
+        }
+        if self.out.unsent() == 0 {
+            online.stalled = None;
+        } else if count > 0 || online.stalled.is_none() {
+            online.stalled = Some(now);
+        }
+    }
+
+    /// The transport has flushed all that it took.
+    pub fn handle_flushed(&mut self, now: Instant) {
+        self.out.handle_flushed();
+        while let Some(whom) = self.out.poll_flushed() {
+            match whom {
+                OnFlush::Wait { token, .. } => self.out.done(token, Ok(Done::Sent)),
+                OnFlush::Ping => {
+                    if let Link::Online(online) = &mut self.link {
+                        online.ping.handle_flushed(now);
+                    }
+                }
+                OnFlush::Packet(id) => match self.session.ids.owner(id) {
+                    Some(Owner::PublishOut(key)) => {
+                        self.session.publish_out.handle_flushed(key, &mut self.out);
+                    }
+                    Some(Owner::Subscribe(key)) => {
+                        self.session.subscribing.handle_flushed(key, &mut self.out);
+                    }
+                    Some(Owner::Unsubscribe(key)) => {
+                        self.session
+                            .unsubscribing
+                            .handle_flushed(key, &mut self.out);
+                    }
+                    // It was answered before the flush was noticed.
+                    None => {}
+                },
+            }
+        }
+    }
+
+    /// The transport has ended, or could not be opened.
+    pub fn disconnected(&mut self, end: End) {
+        let link = std::mem::replace(&mut self.link, Link::Offline);
+        let taken = self.out.taken();
+        let online = match link {
+            Link::Online(online) => Some(online),
+            Link::Leaving(online) => online,
+            Link::Offline | Link::Connecting(_) => None,
+        };
+        let session = &mut self.session;
+        if let Some(online) = online {
+            let blame = end == End::ByBroker;
+            session.publish_out.disconnected(
+                &online.window,
+                blame,
+                &mut session.ids,
+                &mut self.out,
+            );
+            session.publish_in.disconnected();
+            session.subscribing.disconnected(&mut session.ids);
+            session.unsubscribing.disconnected(&mut session.ids);
+            for token in online.ping.disconnected() {
+                self.out
+                    .done(token, Err(Error::new(ErrorKind::LinkLost, Doing::Pinging)));
+            }
+        }
+        for whom in self.out.disconnected() {
+            // QoS 0 is not sent again, so its wait ends; the others go on across the reconnect.
+            if let OnFlush::Wait { token, from } = whom {
+                let sent = if from < taken { Sent::Maybe } else { Sent::No };
+                let error = Error::new(ErrorKind::LinkLost, Doing::Publishing).sent_as(sent);
+                self.out.done(token, Err(error));
+            }
+        }
+    }
+
+    /// Time has passed. Also gives what was accepted since the last call the time from which its expiry
+    /// counts.
+    ///
+    /// # Errors
+    /// The connection, or the attempt at one, has to be given up.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        self.session.publish_out.stamp(now);
+        self.session.publish_qos0.stamp(now);
+        match &mut self.link {
+            Link::Offline | Link::Leaving(_) => Ok(()),
+            Link::Connecting(handshake) => handshake.handle_timeout(now),
+            Link::Online(online) => {
+                self.session
+                    .publish_in
+                    .handle_timeout(now, &mut online.ledger, &mut self.out);
+                if let (Some(since), Some(patience)) = (online.stalled, online.limits.keep_alive)
+                    && now >= since + patience
+                {
+                    return Err(Error::new(ErrorKind::Silent(patience), Doing::Connected));
+                }
+                online.ping.handle_timeout(now, &mut self.out)
+            }
+        }
+    }
+}

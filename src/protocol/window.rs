@@ -1,0 +1,64 @@
+//! How many QoS 1 and 2 messages may be under way on one connection, and what it has to send again
+//! (MQTT 5, section 4.9).
+
+use std::collections::VecDeque;
+
+use super::connect::Limits;
+
+/// What belongs to one connection: how many may be under way, and what is still to be sent again.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// The broker's Receive Maximum, or our own window if that is smaller.
+    maximum: usize,
+    /// Unfinished exchanges of this connection, the PUBREL phase included.
+    pub(super) used: usize,
+    /// Unsettled entries in their order.
+    pub(super) replay: VecDeque<usize>,
+    pub(super) proof: Proof,
+}
+
+/// Whether this connection has shown that it works, so that its end may be a message's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing came back yet.
+    None,
+    /// PINGREQ is on its way, because the next message is under suspicion.
+    Asked,
+    /// PINGRESP came before the suspect was sent.
+    Given,
+    /// A message was acknowledged: none of this connection is to blame.
+    Progress,
+}
+
+impl Window {
+    pub(super) fn new(limits: &Limits, used: usize, replay: VecDeque<usize>) -> Self {
+        Self {
+            maximum: limits.receive_maximum.into(),
+            used,
+            replay,
+            proof: Proof::None,
+        }
+    }
+
+    /// Exchanges that may still be begun.
+    pub(super) fn credit(&self) -> usize {
+        self.maximum.saturating_sub(self.used)
+    }
+
+    /// PINGRESP arrived. Returns whether it was waited for.
+    pub(super) fn handle_pingresp(&mut self) -> bool {
+        let asked = self.proof == Proof::Asked;
+        if asked {
+            self.proof = Proof::Given;
+        }
+        asked
+    }
+
+    pub(super) fn acknowledged(&mut self) {
+        self.proof = Proof::Progress;
+    }
+
+    pub(super) fn finished(&mut self) {
+        self.used = self.used.saturating_sub(1);
+    }
+}
