@@ -23,6 +23,8 @@ mod router;
 mod shared;
 mod statistics;
 mod subscription;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod topic;
 mod transport;
 mod version;
