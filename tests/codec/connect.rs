@@ -434,6 +434,10 @@ fn an_accepting_connack_in_every_version() {
     golden(V31, Packet::Connack(fresh), b"\x20\x02\0\0");
     golden(V311, Packet::Connack(fresh), b"\x20\x02\0\0");
     golden(V311, Packet::Connack(resumed), b"\x20\x02\x01\0");
+    // MQTT 3.1, section 3.2: there is no such flag.
+    let mut out = Vec::new();
+    resumed.encode(V31, &mut out).expect("it is short");
+    assert_eq!(out, b"\x20\x02\0\0");
     golden(V5, Packet::Connack(resumed), b"\x20\x03\x01\0\0");
     let properties = Properties::new()
         .assigned_client_identifier("me")

@@ -243,6 +243,7 @@ fn a_packet_above_the_length_field_is_not_written() {
     assert_eq!(fits.size(V311), MAX_REMAINING + 5);
     assert_eq!(fits.encode_head(V311, &mut out), Ok(()));
     assert_eq!(out, b"before\x30\xFF\xFF\xFF\x7F\0\x03a/b");
+    assert!(out.capacity() < 1_000, "room for the head only");
 
     out.truncate(6);
     let overlong = Publish {
@@ -258,6 +259,30 @@ fn a_packet_above_the_length_field_is_not_written() {
     // On 5.0 the byte of no properties is one too many.
     assert_eq!(fits.encode_head(V5, &mut out), Err(error));
     assert_eq!(out, b"before");
+}
+
+#[test]
+fn the_length_grows_at_its_borders() {
+    // MQTT 5, table 1-1
+    let zeros = vec![0; 2_097_152];
+    for (remaining, length) in [
+        (127, &b"\x7F"[..]),
+        (128, b"\x80\x01"),
+        (16_383, b"\xFF\x7F"),
+        (16_384, b"\x80\x80\x01"),
+        (2_097_151, b"\xFF\xFF\x7F"),
+        (2_097_152, b"\x80\x80\x80\x01"),
+    ] {
+        let publish = Publish {
+            payload: &zeros[..remaining - 5],
+            ..PLAIN
+        };
+        let mut out = Vec::new();
+        publish.encode(V311, &mut out).expect("it fits");
+        assert_eq!(out.len(), 1 + length.len() + remaining);
+        assert_eq!(out.len(), publish.size(V311));
+        assert_eq!(out.get(1..1 + length.len()), Some(length));
+    }
 }
 
 #[test]
