@@ -28,7 +28,11 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn new(retry: Retry, seed: Option<u64>) -> Self {
         let random = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        Self { retry, random, failures: 0 }
+        Self {
+            retry,
+            random,
+            failures: 0,
+        }
     }
 
     /// A link has ended after it had held for this long.
@@ -66,7 +70,9 @@ mod tests {
             let delays: Vec<_> = (0..200)
                 .map(|seed| {
                     let mut backoff = Backoff::new(RETRY, Some(seed));
-                    (0..nth).for_each(|_| drop(backoff.next()));
+                    (0..nth).for_each(|_| {
+                        backoff.next();
+                    });
                     backoff.next().as_secs_f64() / f64::from(bound)
                 })
                 .collect();
@@ -79,7 +85,9 @@ mod tests {
     #[test]
     fn only_a_stable_link_starts_over() {
         let mut backoff = Backoff::new(RETRY, Some(1));
-        (0..10).for_each(|_| drop(backoff.next()));
+        (0..10).for_each(|_| {
+            backoff.next();
+        });
         backoff.link_ended(Duration::from_secs(9));
         assert_eq!(backoff.failures, 10);
         backoff.link_ended(Duration::from_secs(10));

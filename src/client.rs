@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use crate::codec::Place;
 use crate::codec::subscribe::FilterOptions;
 use crate::driver::Driver;
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -39,6 +40,21 @@ struct Settings {
     wait_timeout: std::time::Duration,
     stream_bytes: usize,
     version: Version,
+    maximum_qos: Qos,
+    retain: bool,
+}
+
+impl Settings {
+    /// What the options forbid, whatever the broker allows.
+    fn check(&self, qos: Qos, retain: bool) -> Result<()> {
+        if qos > self.maximum_qos {
+            return Err(Error::misuse("the options forbid this QoS").while_doing(Doing::Publishing));
+        }
+        if retain && !self.retain {
+            return Err(Error::misuse("the options forbid retain").while_doing(Doing::Publishing));
+        }
+        Ok(())
+    }
 }
 
 impl Client {
@@ -51,10 +67,15 @@ impl Client {
             wait_timeout: options.wait_timeout,
             stream_bytes: options.stream_bytes,
             version: options.config.version,
+            maximum_qos: options.maximum_qos,
+            retain: options.retain,
         };
         let shared = Shared::new(Protocol::new(options.config.clone()), options.drain_timeout);
         shared.with(|state| state.handles = 1);
-        let client = Self { shared: shared.clone(), settings: Rc::new(settings) };
+        let client = Self {
+            shared: shared.clone(),
+            settings: Rc::new(settings),
+        };
         (client, Driver::new(shared, options))
     }
 
@@ -77,7 +98,9 @@ impl Client {
         qos: Qos,
         wait: Wait,
     ) -> Publishing {
-        Publishing { call: self.publish_call(topic, payload.into(), qos, wait) }
+        Publishing {
+            call: self.publish_call(topic, payload.into(), qos, wait),
+        }
     }
 
     /// Publishes a message with everything that MQTT knows of it: retain, expiry, properties.
@@ -88,14 +111,21 @@ impl Client {
     /// # Cancel safety
     /// As [`Client::publish`].
     pub fn publish_message(&self, message: Message, wait: Wait) -> PublishingMessage {
-        let accepted = message.check().map_err(|error| (error, message.clone())).and_then(|()| {
-            self.shared.with(|state| self.accept(state, message, wait))
-        });
+        let checked = message
+            .check()
+            .and_then(|()| Place::Publish.check_from_user(message.property_list()));
+        let accepted = checked
+            .map_err(|error| (error, message.clone()))
+            .and_then(|()| self.shared.with(|state| self.accept(state, message, wait)));
         match accepted {
-            Ok(call) => PublishingMessage { call, message: None },
-            Err((error, message)) => {
-                PublishingMessage { call: Call::Known(Err(error)), message: Some(message) }
-            }
+            Ok(call) => PublishingMessage {
+                call,
+                message: None,
+            },
+            Err((error, message)) => PublishingMessage {
+                call: Call::Known(Err(error)),
+                message: Some(message),
+            },
         }
     }
 
@@ -152,9 +182,16 @@ impl Client {
         let filters = filters.into();
         if filters.acknowledge == Acknowledge::ByHand {
             let error = Error::misuse("an inline handler cannot acknowledge by hand");
-            return Subscribing { call: Call::Known(Err(error)), subscription: None };
+            return Subscribing {
+                call: Call::Known(Err(error)),
+                subscription: None,
+            };
         }
-        self.subscribe_call(&filters, Sink::Inline(Some(Inline(Box::new(handler)))), wait)
+        self.subscribe_call(
+            &filters,
+            Sink::Inline(Some(Inline(Box::new(handler)))),
+            wait,
+        )
     }
 
     /// Unsubscribes from `filter`: all its handles lose it, and a stream without filters ends.
@@ -177,7 +214,9 @@ impl Client {
                 Ok(token)
             })
         });
-        Unsubscribing { call: self.call(checked) }
+        Unsubscribing {
+            call: self.call(checked),
+        }
     }
 
     /// Asks the broker whether it answers. Gives the time to nobody: measure it around the call.
@@ -190,7 +229,9 @@ impl Client {
     pub fn ping(&self) -> Waiting {
         let begun = self.shared.with(|state| {
             state.check_open(Doing::Pinging)?;
-            let token = state.waiters.insert(Doing::Pinging, Some(self.settings.wait_timeout));
+            let token = state
+                .waiters
+                .insert(Doing::Pinging, Some(self.settings.wait_timeout));
             if let Err(error) = state.protocol.ping(token) {
                 state.waiters.remove(token);
                 return Err(error);
@@ -198,7 +239,9 @@ impl Client {
             state.wake_driver();
             Ok(Some((Wait::Ack, token)))
         });
-        Waiting { call: self.call(begun) }
+        Waiting {
+            call: self.call(begun),
+        }
     }
 
     /// Waits until there is a connection; ends at once if there is one.
@@ -243,13 +286,19 @@ impl Client {
 
     /// The client identifier in use: the one given, or the one that the broker chose.
     pub fn client_id(&self) -> String {
-        self.shared.with(|state| state.protocol.client_id().to_owned())
+        self.shared
+            .with(|state| state.protocol.client_id().to_owned())
     }
 
     /// What the broker said at CONNACK: its limits, its properties. None without a connection, and
     /// without properties before MQTT 5.
     pub fn server_properties(&self) -> Option<Properties> {
-        self.shared.with(|state| state.protocol.limits().map(|limits| limits.properties.clone()))
+        self.shared.with(|state| {
+            state
+                .protocol
+                .limits()
+                .map(|limits| limits.properties.clone())
+        })
     }
 
     /// Disconnects for good: waits for what is not acknowledged, for a bounded time, then leaves so
@@ -316,7 +365,9 @@ impl Client {
         let accepted = self.shared.with(|state| {
             if qos != Qos::AtMostOnce {
                 let message = Message::new(topic, payload).qos(qos);
-                return self.accept(state, message, wait).map_err(|(error, _)| error);
+                return self
+                    .accept(state, message, wait)
+                    .map_err(|(error, _)| error);
             }
             state.check_open(Doing::Publishing)?;
             let begun = self.begin(state, Doing::Publishing, wait);
@@ -324,16 +375,25 @@ impl Client {
             let (payload, again) = split(payload, begun.is_some());
             let token = begun.map(|(_, token)| token);
             let properties = PropertyList::EMPTY;
-            let outgoing = Outgoing { topic, payload, properties, retain: false };
+            let outgoing = Outgoing {
+                topic,
+                payload,
+                properties,
+                retain: false,
+            };
             match state.protocol.publish_qos0(outgoing, token) {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
-                    let Some(payload) = again else { return Err(error) };
+                    let Some(payload) = again else {
+                        return Err(error);
+                    };
                     if let Some(token) = token {
                         state.waiters.remove(token);
                     }
                     let message = Message::new(topic, payload).qos(qos);
-                    return self.accept(state, message, wait).map_err(|(error, _)| error);
+                    return self
+                        .accept(state, message, wait)
+                        .map_err(|(error, _)| error);
                 }
                 Err(error) => {
                     if let Some(token) = token {
@@ -355,11 +415,12 @@ impl Client {
         message: Message,
         wait: Wait,
     ) -> std::result::Result<Call, (Error, Message)> {
-        if let Err(error) = state.check_open(Doing::Publishing) {
+        let qos = message.quality_of_service();
+        let allowed = state.check_open(Doing::Publishing);
+        if let Err(error) = allowed.and_then(|()| self.settings.check(qos, message.is_retained())) {
             return Err((error, message));
         }
         let begun = self.begin(state, Doing::Publishing, wait);
-        let qos = message.quality_of_service();
         match state.protocol.publish(message, begun) {
             Ok(Accepted::Yes) => {}
             Ok(Accepted::Parked(place)) => {
@@ -388,7 +449,7 @@ impl Client {
                 let mut asked: Vec<(Rc<str>, FilterOptions)> = Vec::new();
                 for (filter, qos) in &filters.filters {
                     let options = FilterOptions {
-                        qos: *qos,
+                        qos: (*qos).min(self.settings.maximum_qos),
                         no_local: filters.no_local,
                         retain_as_published: filters.retain_as_published,
                         retain_handling: filters.retain_handling.bits(),
@@ -416,13 +477,18 @@ impl Client {
                 call: self.call(Ok(token)),
                 subscription: Some(Subscription::new(&self.shared, key)),
             },
-            Err(error) => Subscribing { call: Call::Known(Err(error)), subscription: None },
+            Err(error) => Subscribing {
+                call: Call::Known(Err(error)),
+                subscription: None,
+            },
         }
     }
 
     fn check_filters(&self, filters: &Filters) -> Result<()> {
         if filters.filters.is_empty() {
-            return Err(Error::misuse("a subscription needs a filter [MQTT-3.8.3-2]"));
+            return Err(Error::misuse(
+                "a subscription needs a filter [MQTT-3.8.3-2]",
+            ));
         }
         for (index, (filter, _)) in filters.filters.iter().enumerate() {
             check_filter(filter)?;
@@ -432,34 +498,61 @@ impl Client {
                     "No Local on a shared subscription is forbidden [MQTT-3.8.3-4]",
                 ));
             }
-            if filters.filters.iter().skip(index + 1).any(|(other, _)| other == filter) {
-                return Err(Error::misuse("the same filter stands twice in one subscription"));
+            if filters
+                .filters
+                .iter()
+                .skip(index + 1)
+                .any(|(other, _)| other == filter)
+            {
+                return Err(Error::misuse(
+                    "the same filter stands twice in one subscription",
+                ));
             }
         }
-        if filters.identifier.is_some_and(|id| id == 0 || id > crate::properties::MAX_VARIABLE) {
+        if filters
+            .identifier
+            .is_some_and(|id| id == 0 || id > crate::properties::MAX_VARIABLE)
+        {
             return Err(Error::misuse("a subscription identifier is 1 to 268435455"));
         }
-        filters.properties.check().map_err(Error::property)
+        filters.properties.check().map_err(Error::property)?;
+        Place::Subscribe.check_from_user(filters.properties.list())
     }
 
     fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
         let begun = self.shared.with(|state| {
             state.check_open(Doing::Disconnecting)?;
             properties.check().map_err(Error::property)?;
+            Place::Disconnect.check_from_user(properties.list())?;
             let kept = state.protocol.config().keeps_session();
-            if properties.list().session_expiry_interval().is_some_and(|expiry| expiry > 0) && !kept {
+            if properties
+                .list()
+                .session_expiry_interval()
+                .is_some_and(|expiry| expiry > 0)
+                && !kept
+            {
                 return Err(Error::misuse(
                     "a session that was not to be kept cannot be kept at disconnect",
                 ));
             }
             let token = state.waiters.insert(Doing::Disconnecting, None);
             state.on_closed.push(token);
-            let drain = if drain { Drain::For(state.drain_timeout) } else { Drain::No };
-            state.wanted = Wanted::Leave { reason, properties, drain };
+            let drain = if drain {
+                Drain::For(state.drain_timeout)
+            } else {
+                Drain::No
+            };
+            state.wanted = Wanted::Leave {
+                reason,
+                properties,
+                drain,
+            };
             state.wake_driver();
             Ok(Some((Wait::Ack, token)))
         });
-        Waiting { call: self.call(begun) }
+        Waiting {
+            call: self.call(begun),
+        }
     }
 
     /// Waits for a condition, or ends at once if it holds.
@@ -478,16 +571,21 @@ impl Client {
             list(state).push(token);
             Ok(Some((Wait::Ack, token)))
         });
-        Waiting { call: self.call(begun) }
+        Waiting {
+            call: self.call(begun),
+        }
     }
 
     /// Begins the wait of a call, if it wants one.
     fn begin(&self, state: &mut State, doing: Doing, wait: Wait) -> Option<(Wait, Token)> {
         match wait {
             Wait::None => None,
-            Wait::Sent | Wait::Ack => {
-                Some((wait, state.waiters.insert(doing, Some(self.settings.wait_timeout))))
-            }
+            Wait::Sent | Wait::Ack => Some((
+                wait,
+                state
+                    .waiters
+                    .insert(doing, Some(self.settings.wait_timeout)),
+            )),
         }
     }
 
@@ -503,7 +601,10 @@ impl Client {
 impl Clone for Client {
     fn clone(&self) -> Self {
         self.shared.with(|state| state.handles += 1);
-        Self { shared: self.shared.clone(), settings: Rc::clone(&self.settings) }
+        Self {
+            shared: self.shared.clone(),
+            settings: Rc::clone(&self.settings),
+        }
     }
 }
 
@@ -515,7 +616,9 @@ impl Drop for Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("client_id", &self.client_id()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("client_id", &self.client_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -538,4 +641,3 @@ fn check_filter(filter: &str) -> Result<()> {
         Error::new(ErrorKind::Filter(shown.into(), error), Doing::Subscribing)
     })
 }
-

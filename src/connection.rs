@@ -51,7 +51,11 @@ enum Turn {
 
 impl Connection {
     pub(crate) fn new(transport: BoxedTransport) -> Self {
-        Self { transport, reader: Reader::new(), calls: Vec::new() }
+        Self {
+            transport,
+            reader: Reader::new(),
+            calls: Vec::new(),
+        }
     }
 
     /// Runs until the connection ends or the user wants something else of the driver.
@@ -106,7 +110,11 @@ impl Connection {
             if state.protocol.is_leaving() {
                 return Err(Outcome::Again);
             }
-            if state.wants_connection(now) { Ok(()) } else { Err(Outcome::Left) }
+            if state.wants_connection(now) {
+                Ok(())
+            } else {
+                Err(Outcome::Left)
+            }
         })?;
         if let Turn::Busy = self.write(now, shared, cx).map_err(lost)? {
             turn = Turn::Busy;
@@ -128,7 +136,10 @@ impl Connection {
                 result = Ok(Turn::Idle);
                 break;
             }
-            match self.reader.poll_read(&mut buffer, self.transport.as_mut(), cx) {
+            match self
+                .reader
+                .poll_read(&mut buffer, self.transport.as_mut(), cx)
+            {
                 Poll::Pending => {
                     result = Ok(Turn::Idle);
                     break;
@@ -213,7 +224,9 @@ impl Connection {
                 state.protocol.pump(now);
                 state.protocol.poll_chunk()
             });
-            let Some(chunk) = chunk else { return self.flush(now, shared, cx).map(|()| Turn::Idle) };
+            let Some(chunk) = chunk else {
+                return self.flush(now, shared, cx).map(|()| Turn::Idle);
+            };
             // The transport may be the user's, so the state is not borrowed while it writes.
             let poll = self.transport.as_mut().poll_write(cx, chunk.as_bytes());
             let count = match &poll {
@@ -278,7 +291,9 @@ impl Connection {
 /// Calls the inline handlers of one message, with nothing borrowed.
 fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
     for key in calls.drain(..) {
-        let Some(mut inline) = shared.with(|state| state.borrow_inline(key)) else { continue };
+        let Some(mut inline) = shared.with(|state| state.borrow_inline(key)) else {
+            continue;
+        };
         (inline.0)(&delivery.incoming());
         shared.with(|state| state.return_inline(key, inline, delivery.receipt()));
     }

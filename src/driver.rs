@@ -127,11 +127,16 @@ impl Driver {
         let timeout = self.options.connect_timeout;
         let opened: Option<Result<(Attempt, BoxedTransport)>> =
             self.alongside(opening, timeout).await?;
-        let Some(opened) = opened else { return Ok(None) };
+        let Some(opened) = opened else {
+            return Ok(None);
+        };
         let (attempt, transport) = opened?;
         let now = self.options.clock.now();
         let shared = &self.guard.0;
-        let moved = self.last_endpoint.as_ref().is_some_and(|last| *last != attempt.endpoint);
+        let moved = self
+            .last_endpoint
+            .as_ref()
+            .is_some_and(|last| *last != attempt.endpoint);
         shared.with(|state| {
             if moved && !attempt.shares_sessions {
                 state.protocol.forget_session();
@@ -179,13 +184,19 @@ impl Driver {
         let shared = self.guard.0.clone();
         shared.with(|state| {
             let (reason, properties) = match &state.wanted {
-                Wanted::Leave { reason, properties, .. } => (*reason, properties.clone()),
+                Wanted::Leave {
+                    reason, properties, ..
+                } => (*reason, properties.clone()),
                 Wanted::Connection | Wanted::Reconnect | Wanted::Nothing => {
                     (Reason::SUCCESS, Properties::new())
                 }
             };
             // Properties too large for this broker are no reason to stay.
-            if state.protocol.disconnect(reason, properties.list()).is_err() {
+            if state
+                .protocol
+                .disconnect(reason, properties.list())
+                .is_err()
+            {
                 let _ = state.protocol.disconnect(reason, PropertyList::EMPTY);
             }
         });
@@ -220,12 +231,15 @@ impl Driver {
                 (Some(unacknowledged), waits)
             }
         });
-        let Some(unacknowledged) = result else { return Next::Connect };
+        let Some(unacknowledged) = result else {
+            return Next::Connect;
+        };
         let left = match unacknowledged {
             0 => Ok(()),
-            count => {
-                Err(Error::new(ErrorKind::Unacknowledged(count), Doing::Disconnecting))
-            }
+            count => Err(Error::new(
+                ErrorKind::Unacknowledged(count),
+                Doing::Disconnecting,
+            )),
         };
         shared.with(|state| {
             for token in waits {
@@ -240,7 +254,9 @@ impl Driver {
         log::info!("{error}");
         let next = self.decide(&error, 0);
         let retry_in = retry_in(&next);
-        self.guard.0.with(|state| state.tell(&Event::Disconnected { error, retry_in }));
+        self.guard
+            .0
+            .with(|state| state.tell(&Event::Disconnected { error, retry_in }));
         next
     }
 
@@ -253,7 +269,11 @@ impl Driver {
         self.guard.0.with(|state| {
             state.protocol.disconnected(End::Otherwise);
             state.statistics.failed += 1;
-            state.tell(&Event::ConnectFailed { error, attempt, retry_in });
+            state.tell(&Event::ConnectFailed {
+                error,
+                attempt,
+                retry_in,
+            });
         });
         next
     }
@@ -307,7 +327,10 @@ impl Driver {
                 }
                 let deadline = shared.with(|state| {
                     state.end_turn(cx.waker());
-                    state.waiters.poll_timeout().map_or(end, |waits| waits.min(end))
+                    state
+                        .waiters
+                        .poll_timeout()
+                        .map_or(end, |waits| waits.min(end))
                 });
                 if self.alarm.poll(&*clock, Some(deadline), cx).is_pending() {
                     return Poll::Pending;
@@ -320,7 +343,9 @@ impl Driver {
 
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -347,12 +372,16 @@ impl Alarm {
         deadline: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
         let early_enough = self.armed.as_ref().is_some_and(|(set, _)| *set <= deadline);
         if !early_enough {
             self.armed = Some((deadline, clock.sleep_until(deadline)));
         }
-        let Some((_, sleep)) = &mut self.armed else { return Poll::Pending };
+        let Some((_, sleep)) = &mut self.armed else {
+            return Poll::Pending;
+        };
         let poll = Pin::as_mut(sleep).poll(cx);
         if poll.is_ready() {
             self.armed = None;

@@ -91,7 +91,11 @@ const UNREAD: usize = 256;
 impl Listener {
     /// Queues an event. Returns who is to be woken, and what fell out.
     pub(crate) fn push(&mut self, event: Event) -> (Option<Waker>, Option<Event>) {
-        let oldest = if self.queue.len() >= UNREAD { self.queue.pop_front() } else { None };
+        let oldest = if self.queue.len() >= UNREAD {
+            self.queue.pop_front()
+        } else {
+            None
+        };
         self.missed += u64::from(oldest.is_some());
         self.queue.push_back(event);
         (self.waker.take(), oldest)
@@ -127,13 +131,16 @@ impl Events {
 
     /// How many events were dropped because they were not read.
     pub fn missed(&self) -> u64 {
-        self.shared.with(|state| state.listeners.get(self.key).map_or(0, |own| own.missed))
+        self.shared
+            .with(|state| state.listeners.get(self.key).map_or(0, |own| own.missed))
     }
 
     fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<Event>> {
         self.shared.with(|state| {
             let closed = state.is_closed();
-            let Some(own) = state.listeners.get_mut(self.key) else { return Poll::Ready(None) };
+            let Some(own) = state.listeners.get_mut(self.key) else {
+                return Poll::Ready(None);
+            };
             match own.queue.pop_front() {
                 Some(event) => Poll::Ready(Some(event)),
                 None if closed => Poll::Ready(None),

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
+use crate::codec::Place;
 use crate::error::{Error, Result};
-use crate::message::Message;
+use crate::message::{Message, Qos};
 use crate::properties::Properties;
 use crate::protocol::{Config, Credentials, SessionMode};
 use crate::transport::tcp::Tcp;
@@ -126,6 +127,8 @@ pub struct Options {
     pub(crate) drain_timeout: Duration,
     pub(crate) retry: Retry,
     pub(crate) stream_bytes: usize,
+    pub(crate) maximum_qos: Qos,
+    pub(crate) retain: bool,
     pub(crate) seed: Option<u64>,
 }
 
@@ -167,6 +170,8 @@ impl Options {
                 stable: Duration::from_secs(10),
             },
             stream_bytes: 1024 * 1024,
+            maximum_qos: Qos::ExactlyOnce,
+            retain: true,
             seed: None,
         })
     }
@@ -275,6 +280,19 @@ impl Options {
     /// Sets the bound of each stream's queue of untaken messages, in bytes. Defaults to 1 MiB.
     pub fn stream_bytes(mut self, bytes: usize) -> Self {
         self.stream_bytes = bytes;
+        self
+    }
+
+    /// Sets the highest QoS that may be published and subscribed to, for clouds that close on a higher
+    /// one. A publish above it is a misuse; a subscribe asks for this much. Defaults to QoS 2.
+    pub fn maximum_qos(mut self, qos: Qos) -> Self {
+        self.maximum_qos = qos;
+        self
+    }
+
+    /// Sets whether retained messages may be published, for clouds that close on one. Defaults to true.
+    pub fn allow_retain(mut self, allow: bool) -> Self {
+        self.retain = allow;
         self
     }
 
@@ -391,7 +409,9 @@ impl Options {
         let id = &self.config.client_id;
         match self.config.version {
             Version::V3_1 if id.is_empty() || id.chars().count() > 23 => {
-                return Err(Error::misuse("MQTT 3.1 wants a client id of 1 to 23 characters"));
+                return Err(Error::misuse(
+                    "MQTT 3.1 wants a client id of 1 to 23 characters",
+                ));
             }
             Version::V3_1_1 if id.is_empty() && self.config.session != SessionMode::None => {
                 return Err(Error::misuse(
@@ -403,12 +423,16 @@ impl Options {
         let password_alone =
             self.credentials.password.is_some() && self.credentials.user_name.is_none();
         if self.config.version != Version::V5_0 && password_alone {
-            return Err(Error::misuse("a password needs a user name [MQTT-3.1.2-22]"));
+            return Err(Error::misuse(
+                "a password needs a user name [MQTT-3.1.2-22]",
+            ));
         }
         if let Some(will) = &self.credentials.will {
             will.check()?;
+            Place::Will.check_from_user(will.property_list())?;
         }
-        self.config.properties.check().map_err(Error::property)
+        self.config.properties.check().map_err(Error::property)?;
+        Place::Connect.check_from_user(self.config.properties.list())
     }
 }
 

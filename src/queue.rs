@@ -104,7 +104,11 @@ impl Queue {
         }
         self.bytes += size;
         self.messages.push_back(queued);
-        if out.is_empty() { Push::Room } else { Push::Dropped(out) }
+        if out.is_empty() {
+            Push::Room
+        } else {
+            Push::Dropped(out)
+        }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
@@ -116,7 +120,8 @@ impl Queue {
     /// The topic of the message with this receipt.
     pub(crate) fn find(&self, receipt: Receipt) -> Option<&Message> {
         let mut all = self.messages.iter();
-        all.find(|queued| queued.receipt == Some(receipt)).map(|queued| &queued.message)
+        all.find(|queued| queued.receipt == Some(receipt))
+            .map(|queued| &queued.message)
     }
 
     /// No message will come any more. What is queued can still be read.

@@ -36,7 +36,11 @@ impl Buffer {
     pub(crate) fn take() -> Self {
         let mut bytes = BUFFER.take();
         bytes.resize(LARGE + READ, 0);
-        Self { bytes, start: 0, end: 0 }
+        Self {
+            bytes,
+            start: 0,
+            end: 0,
+        }
     }
 }
 
@@ -100,7 +104,11 @@ impl Reader {
                 let more = (*size - held).min(held.max(READ));
                 packet.resize(held + more, 0);
                 let poll = transport.poll_read(cx, &mut packet[held..]);
-                let count = if let Poll::Ready(Ok(count)) = poll { count } else { 0 };
+                let count = if let Poll::Ready(Ok(count)) = poll {
+                    count
+                } else {
+                    0
+                };
                 packet.truncate(held + count);
                 poll
             }

@@ -84,9 +84,14 @@ impl Router {
         mut options: FilterOptions,
         identifier: Option<u32>,
     ) -> Result<FilterOptions, Error> {
-        let Some(entry) = self.filters.get(filter) else { return Ok(options) };
+        let Some(entry) = self.filters.get(filter) else {
+            return Ok(options);
+        };
         options.qos = options.qos.max(entry.options.qos);
-        let same = FilterOptions { qos: options.qos, ..entry.options } == options;
+        let same = FilterOptions {
+            qos: options.qos,
+            ..entry.options
+        } == options;
         if !same || entry.identifier != identifier {
             let kind = ErrorKind::Conflict(filter.into());
             return Err(Error::new(kind, Doing::Subscribing));
@@ -101,14 +106,24 @@ impl Router {
         identifier: Option<u32>,
         sink: Sink,
     ) -> usize {
-        let names = filters.iter().map(|(filter, _)| Rc::clone(filter)).collect();
-        let key = self.subscribers.insert(Subscriber { filters: names, sink, seen: 0 });
+        let names = filters
+            .iter()
+            .map(|(filter, _)| Rc::clone(filter))
+            .collect();
+        let key = self.subscribers.insert(Subscriber {
+            filters: names,
+            sink,
+            seen: 0,
+        });
         for (filter, options) in filters {
-            let entry = self.filters.entry(Rc::clone(filter)).or_insert_with(|| Entry {
-                options: *options,
-                identifier,
-                subscribers: Vec::new(),
-            });
+            let entry = self
+                .filters
+                .entry(Rc::clone(filter))
+                .or_insert_with(|| Entry {
+                    options: *options,
+                    identifier,
+                    subscribers: Vec::new(),
+                });
             entry.options = *options;
             if !entry.subscribers.contains(&key) {
                 entry.subscribers.push(key);
@@ -121,13 +136,18 @@ impl Router {
     /// Removes a subscriber. Returns it with those of its filters that nobody else has.
     pub(crate) fn remove(&mut self, key: usize) -> Option<(Subscriber, Vec<Rc<str>>)> {
         let filters = self.subscribers.get(key)?.filters.clone();
-        let ended = filters.into_iter().filter(|filter| self.detach(key, filter)).collect();
+        let ended = filters
+            .into_iter()
+            .filter(|filter| self.detach(key, filter))
+            .collect();
         Some((self.subscribers.remove(key), ended))
     }
 
     /// Takes one filter from a subscriber. Returns whether nobody has it any more.
     pub(crate) fn detach(&mut self, key: usize, filter: &str) -> bool {
-        let Some(entry) = self.filters.get_mut(filter) else { return false };
+        let Some(entry) = self.filters.get_mut(filter) else {
+            return false;
+        };
         entry.subscribers.retain(|other| *other != key);
         let ended = entry.subscribers.is_empty();
         if ended {
@@ -149,18 +169,23 @@ impl Router {
 
     /// All subscribers of `filter`.
     pub(crate) fn subscribers_of(&self, filter: &str) -> Vec<usize> {
-        self.filters.get(filter).map_or_else(Vec::new, |entry| entry.subscribers.clone())
+        self.filters
+            .get(filter)
+            .map_or_else(Vec::new, |entry| entry.subscribers.clone())
     }
 
     /// Finds the subscribers of `topic`, each once. They are given back with [`Router::done`].
     pub(crate) fn route(&mut self, topic: &str) -> Vec<usize> {
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        self.root.collect(Some(topic), topic.starts_with('$'), &mut hits);
+        self.root
+            .collect(Some(topic), topic.starts_with('$'), &mut hits);
         self.message += 1;
         let message = self.message;
         hits.retain(|key| {
-            let Some(subscriber) = self.subscribers.get_mut(*key) else { return false };
+            let Some(subscriber) = self.subscribers.get_mut(*key) else {
+                return false;
+            };
             std::mem::replace(&mut subscriber.seen, message) != message
         });
         hits
@@ -264,7 +289,10 @@ mod tests {
     };
 
     fn subscribe(router: &mut Router, filters: &[&str]) -> usize {
-        let filters: Vec<_> = filters.iter().map(|filter| (Rc::from(*filter), OPTIONS)).collect();
+        let filters: Vec<_> = filters
+            .iter()
+            .map(|filter| (Rc::from(*filter), OPTIONS))
+            .collect();
         router.insert(&filters, None, Sink::Inline(None))
     }
 
@@ -279,12 +307,31 @@ mod tests {
     #[test]
     fn the_tree_agrees_with_matching_one_by_one() {
         let filters = [
-            "#", "+", "a", "a/#", "a/+", "+/b", "a/b", "a/b/c", "+/+/c", "/", "/+", "a//b", "$SYS/#",
-            "$share/g/a/+", "+/#", "a/+/#",
+            "#",
+            "+",
+            "a",
+            "a/#",
+            "a/+",
+            "+/b",
+            "a/b",
+            "a/b/c",
+            "+/+/c",
+            "/",
+            "/+",
+            "a//b",
+            "$SYS/#",
+            "$share/g/a/+",
+            "+/#",
+            "a/+/#",
         ];
-        let topics = ["a", "a/b", "a/b/c", "/", "/x", "a//b", "$SYS/x", "b", "x/b", "a/", "", "$SYS"];
+        let topics = [
+            "a", "a/b", "a/b/c", "/", "/x", "a//b", "$SYS/x", "b", "x/b", "a/", "", "$SYS",
+        ];
         let mut router = Router::default();
-        let keys: Vec<_> = filters.iter().map(|one| subscribe(&mut router, &[one])).collect();
+        let keys: Vec<_> = filters
+            .iter()
+            .map(|one| subscribe(&mut router, &[one]))
+            .collect();
         for topic in topics {
             let expected: Vec<_> = filters
                 .iter()
@@ -316,11 +363,20 @@ mod tests {
     fn a_filter_with_other_options_is_a_conflict_and_the_highest_qos_wins() {
         let mut router = Router::default();
         subscribe(&mut router, &["a"]);
-        let higher = FilterOptions { qos: Qos::ExactlyOnce, ..OPTIONS };
+        let higher = FilterOptions {
+            qos: Qos::ExactlyOnce,
+            ..OPTIONS
+        };
         assert!(matches!(router.check("a", higher, None), Ok(options) if options == higher));
-        let lower = FilterOptions { qos: Qos::AtMostOnce, ..OPTIONS };
+        let lower = FilterOptions {
+            qos: Qos::AtMostOnce,
+            ..OPTIONS
+        };
         assert!(matches!(router.check("a", lower, None), Ok(options) if options == OPTIONS));
-        let other = FilterOptions { no_local: true, ..OPTIONS };
+        let other = FilterOptions {
+            no_local: true,
+            ..OPTIONS
+        };
         assert!(router.check("a", other, None).is_err());
         assert!(router.check("a", OPTIONS, Some(1)).is_err());
     }

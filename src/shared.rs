@@ -66,7 +66,11 @@ pub(crate) enum Wanted {
     /// To leave and connect again.
     Reconnect,
     /// To leave for good: at once, or once everything is acknowledged.
-    Leave { reason: Reason, properties: Properties, drain: Drain },
+    Leave {
+        reason: Reason,
+        properties: Properties,
+        drain: Drain,
+    },
     /// Nothing any more: every wait and stream has ended.
     Nothing,
 }
@@ -183,7 +187,12 @@ impl State {
         }
         self.now = Some(now);
         self.waiters.stamp(now);
-        let Self { waiters, protocol, loose, .. } = self;
+        let Self {
+            waiters,
+            protocol,
+            loose,
+            ..
+        } = self;
         let mut wakers = Vec::new();
         waiters.expire(
             now,
@@ -212,10 +221,14 @@ impl State {
     pub(crate) fn wants_connection(&self, now: Instant) -> bool {
         match &self.wanted {
             Wanted::Connection => true,
-            Wanted::Leave { drain: Drain::Until(end), .. } => {
-                now < *end && !self.protocol.is_drained()
+            Wanted::Leave {
+                drain: Drain::Until(end),
+                ..
+            } => now < *end && !self.protocol.is_drained(),
+            Wanted::Leave {
+                drain: Drain::No | Drain::For(_),
+                ..
             }
-            Wanted::Leave { drain: Drain::No | Drain::For(_), .. }
             | Wanted::Reconnect
             | Wanted::Nothing => false,
         }
@@ -224,10 +237,17 @@ impl State {
     /// The next instant at which the driver has something to do.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let drain = match &self.wanted {
-            Wanted::Leave { drain: Drain::Until(end), .. } => Some(*end),
+            Wanted::Leave {
+                drain: Drain::Until(end),
+                ..
+            } => Some(*end),
             Wanted::Leave { .. } | Wanted::Connection | Wanted::Reconnect | Wanted::Nothing => None,
         };
-        let all = [self.protocol.poll_timeout(), self.waiters.poll_timeout(), drain];
+        let all = [
+            self.protocol.poll_timeout(),
+            self.waiters.poll_timeout(),
+            drain,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -269,7 +289,10 @@ impl State {
         if let Some(Err(error)) = unwanted
             && error.doing() == Doing::Publishing
         {
-            self.tell(&Event::Unpublished { message: None, error });
+            self.tell(&Event::Unpublished {
+                message: None,
+                error,
+            });
         }
     }
 
@@ -282,7 +305,10 @@ impl State {
                 // The driver sees that the protocol has left.
                 Effect::Again => {}
                 Effect::Unpublished(message, error) => {
-                    self.tell(&Event::Unpublished { message: message.map(|boxed| *boxed), error });
+                    self.tell(&Event::Unpublished {
+                        message: message.map(|boxed| *boxed),
+                        error,
+                    });
                 }
                 Effect::Subscribed(subscriber, grants) => {
                     for grant in grants {
@@ -329,7 +355,10 @@ impl State {
         match &grant.answer {
             Asked::Answered(..) | Asked::Failed(_) => {
                 let filter = Rc::clone(&grant.filter);
-                self.tell(&Event::SubscriptionEnded { filter, error: error.clone() });
+                self.tell(&Event::SubscriptionEnded {
+                    filter,
+                    error: error.clone(),
+                });
             }
         }
         self.end_if_bare(subscriber, Some(error));
@@ -337,7 +366,9 @@ impl State {
 
     /// A subscriber without filters gets nothing any more.
     fn end_if_bare(&mut self, key: usize, error: Option<Error>) {
-        let Some(subscriber) = self.router.subscribers.get_mut(key) else { return };
+        let Some(subscriber) = self.router.subscribers.get_mut(key) else {
+            return;
+        };
         if !subscriber.filters.is_empty() {
             return;
         }
@@ -355,7 +386,9 @@ impl State {
 
     /// A handle is gone: what it alone had is unsubscribed, what it had not taken counts as taken.
     pub(crate) fn end_subscriber(&mut self, key: usize, error: Option<Error>) {
-        let Some((subscriber, ended)) = self.router.remove(key) else { return };
+        let Some((subscriber, ended)) = self.router.remove(key) else {
+            return;
+        };
         if !ended.is_empty() {
             self.protocol.unsubscribe(&ended, None);
         }
@@ -389,12 +422,16 @@ impl State {
 
     fn overdue(&mut self, receipt: Receipt) {
         self.statistics.overdue += 1;
-        let topic = self.router.subscribers.iter().find_map(|(_, subscriber)| {
-            match &subscriber.sink {
-                Sink::Stream(queue) => queue.find(receipt).map(|message| message.shared_topic()),
-                Sink::Inline(_) => None,
-            }
-        });
+        let topic =
+            self.router
+                .subscribers
+                .iter()
+                .find_map(|(_, subscriber)| match &subscriber.sink {
+                    Sink::Stream(queue) => {
+                        queue.find(receipt).map(|message| message.shared_topic())
+                    }
+                    Sink::Inline(_) => None,
+                });
         if let Some(topic) = topic {
             self.tell(&Event::Overdue { topic });
         }
@@ -402,7 +439,12 @@ impl State {
 
     /// Hands a message to everyone it belongs to. Inline handlers are not called here: their keys go
     /// into `calls`, and what they owe is taken after the call.
-    pub(crate) fn deliver(&mut self, now: Instant, delivery: &Delivery<'_>, calls: &mut Vec<usize>) {
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        delivery: &Delivery<'_>,
+        calls: &mut Vec<usize>,
+    ) {
         self.statistics.received += 1;
         let incoming = delivery.incoming();
         let receipt = delivery.receipt();
@@ -415,7 +457,9 @@ impl State {
         let mut message = None;
         let mut lost = Vec::new();
         for key in &hits {
-            let Some(subscriber) = self.router.subscribers.get_mut(*key) else { continue };
+            let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
+                continue;
+            };
             let queue = match &mut subscriber.sink {
                 Sink::Inline(Some(_)) => {
                     takers += 1;
@@ -436,7 +480,10 @@ impl State {
             };
             takers += usize::from(owed.is_some());
             let message = message.get_or_insert_with(|| incoming.to_message());
-            let queued = Queued { message: message.clone(), receipt: owed };
+            let queued = Queued {
+                message: message.clone(),
+                receipt: owed,
+            };
             match queue.push(queued) {
                 Push::Room => {
                     let waker = queue.waker.take();
@@ -467,23 +514,34 @@ impl State {
         for queued in dropped {
             self.discard(queued);
         }
-        let Some(subscriber) = self.router.subscribers.get_mut(key) else { return };
-        let Some(filter) = subscriber.filters.first().cloned() else { return };
-        let Sink::Stream(queue) = &mut subscriber.sink else { return };
+        let Some(subscriber) = self.router.subscribers.get_mut(key) else {
+            return;
+        };
+        let Some(filter) = subscriber.filters.first().cloned() else {
+            return;
+        };
+        let Sink::Stream(queue) = &mut subscriber.sink else {
+            return;
+        };
         let total = queue.dropped();
         if end {
             let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
             let filters = std::mem::take(&mut subscriber.filters);
             let waker = queue.end(Some(error.clone()));
             self.loose.wake_later(waker);
-            let ended: Vec<_> =
-                filters.into_iter().filter(|filter| self.router.detach(key, filter)).collect();
+            let ended: Vec<_> = filters
+                .into_iter()
+                .filter(|filter| self.router.detach(key, filter))
+                .collect();
             if !ended.is_empty() {
                 self.protocol.unsubscribe(&ended, None);
             }
             self.tell(&Event::SubscriptionEnded { filter, error });
         } else {
-            self.tell(&Event::SlowConsumer { filter, dropped: total });
+            self.tell(&Event::SlowConsumer {
+                filter,
+                dropped: total,
+            });
         }
     }
 

@@ -159,7 +159,11 @@ pub struct Subscription {
 
 impl Subscription {
     pub(crate) fn new(shared: &Shared, key: usize) -> Self {
-        Self { shared: shared.clone(), key, granted: Vec::new() }
+        Self {
+            shared: shared.clone(),
+            key,
+            granted: Vec::new(),
+        }
     }
 
     /// Waits for the next message; none when the subscription has ended: unsubscribed, refused, or the
@@ -181,18 +185,23 @@ impl Subscription {
 
     /// Why the stream has ended, if it has and nobody wanted it to.
     pub fn error(&self) -> Option<Error> {
-        self.shared.with(|state| {
-            match &state.router.subscribers.get(self.key)?.sink {
+        self.shared.with(
+            |state| match &state.router.subscribers.get(self.key)?.sink {
                 Sink::Stream(queue) => queue.error(),
                 Sink::Inline(_) => None,
-            }
-        })
+            },
+        )
     }
 
     /// How many messages are queued.
     pub fn len(&self) -> usize {
         self.shared.with(|state| {
-            match state.router.subscribers.get(self.key).map(|subscriber| &subscriber.sink) {
+            match state
+                .router
+                .subscribers
+                .get(self.key)
+                .map(|subscriber| &subscriber.sink)
+            {
                 Some(Sink::Stream(queue)) => queue.len(),
                 Some(Sink::Inline(_)) | None => 0,
             }
@@ -206,7 +215,9 @@ impl Subscription {
 
     /// What the broker granted for each filter, if the subscribe waited for it.
     pub fn granted(&self) -> impl Iterator<Item = (&str, Reason)> {
-        self.granted.iter().map(|(filter, reason)| (filter.as_ref(), *reason))
+        self.granted
+            .iter()
+            .map(|(filter, reason)| (filter.as_ref(), *reason))
     }
 
     pub(crate) fn set_granted(&mut self, grants: &[Grant]) {
@@ -222,7 +233,9 @@ impl Subscription {
     fn take(&self) -> Option<Message> {
         let (message, owed) = self.shared.with(|state| {
             let subscriber = state.router.subscribers.get_mut(self.key)?;
-            let Sink::Stream(queue) = &mut subscriber.sink else { return None };
+            let Sink::Stream(queue) = &mut subscriber.sink else {
+                return None;
+            };
             let queued = queue.pop()?;
             let by_hand = queue.acknowledge() == Acknowledge::ByHand;
             match queued.receipt {
@@ -239,7 +252,12 @@ impl Subscription {
             Some(receipt) => {
                 let topic = message.shared_topic();
                 let shared = self.shared.downgrade();
-                let duty = ByHand { shared, receipt, topic, answer: Cell::new(Answer::Owed) };
+                let duty = ByHand {
+                    shared,
+                    receipt,
+                    topic,
+                    answer: Cell::new(Answer::Owed),
+                };
                 message.with_duty(Rc::new(duty))
             }
             None => message,
@@ -294,7 +312,9 @@ impl Drop for Subscription {
 
 impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("granted", &self.granted).finish_non_exhaustive()
+        f.debug_struct("Subscription")
+            .field("granted", &self.granted)
+            .finish_non_exhaustive()
     }
 }
 
@@ -315,7 +335,9 @@ enum Answer {
 impl Duty for ByHand {
     fn acknowledge(&self, reason: Reason) -> Result<()> {
         if reason != Reason::SUCCESS && !may_refuse(reason) {
-            return Err(Error::misuse("a message cannot be refused with this reason"));
+            return Err(Error::misuse(
+                "a message cannot be refused with this reason",
+            ));
         }
         if self.answer.replace(Answer::Given) == Answer::Given {
             return Err(Error::misuse("the message was acknowledged before"));

@@ -30,7 +30,11 @@ enum TicketState {
 
 impl Ticket {
     pub(crate) fn new(shared: &Shared, token: Token) -> Self {
-        Self { shared: shared.clone(), token, state: TicketState::Waiting }
+        Self {
+            shared: shared.clone(),
+            token,
+            state: TicketState::Waiting,
+        }
     }
 
     fn set_timeout(&self, timeout: Duration) {
@@ -66,7 +70,9 @@ impl Drop for Ticket {
             return;
         }
         self.shared.with(|state| {
-            let Some(mut waiting) = state.waiters.abandon(self.token) else { return };
+            let Some(mut waiting) = state.waiters.abandon(self.token) else {
+                return;
+            };
             state.loose.drop_later(waiting.waker.take());
             if let Some((qos, place)) = waiting.parked
                 && let Some(message) = state.protocol.withdraw(qos, place)
@@ -93,9 +99,7 @@ impl Call {
         }
         match std::mem::replace(self, Self::Over) {
             Self::Known(outcome) => Poll::Ready(outcome),
-            Self::Waiting(_) | Self::Over => {
-                Poll::Ready(Err(Error::closed(Doing::Connected)))
-            }
+            Self::Waiting(_) | Self::Over => Poll::Ready(Err(Error::closed(Doing::Connected))),
         }
     }
 
@@ -143,7 +147,13 @@ macro_rules! opaque_debug {
     };
 }
 
-opaque_debug!(Publishing, PublishingMessage, Subscribing, Unsubscribing, Waiting);
+opaque_debug!(
+    Publishing,
+    PublishingMessage,
+    Subscribing,
+    Unsubscribing,
+    Waiting
+);
 
 macro_rules! with_timeout {
     () => {
@@ -177,7 +187,9 @@ impl Future for Publishing {
     type Output = Result<Published>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.call.poll(cx).map(|outcome| outcome.map(Published::from))
+        self.call
+            .poll(cx)
+            .map(|outcome| outcome.map(Published::from))
     }
 }
 
@@ -203,7 +215,10 @@ impl Future for PublishingMessage {
         let outcome = self.call.poll(cx);
         outcome.map(|outcome| match outcome {
             Ok(done) => Ok(done.into()),
-            Err(error) => Err(Unpublished { error, message: self.message.take() }),
+            Err(error) => Err(Unpublished {
+                error,
+                message: self.message.take(),
+            }),
         })
     }
 }
@@ -260,8 +275,7 @@ impl Future for Subscribing {
         };
         let subscription = self.subscription.take();
         Poll::Ready(outcome.and_then(|done| {
-            let mut subscription =
-                subscription.ok_or_else(|| Error::closed(Doing::Subscribing))?;
+            let mut subscription = subscription.ok_or_else(|| Error::closed(Doing::Subscribing))?;
             if let Done::Granted(grants) = done {
                 subscription.set_granted(&grants);
             }

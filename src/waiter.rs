@@ -57,7 +57,13 @@ pub(crate) enum Progress {
 impl Waiters {
     /// Begins a wait.
     pub(crate) fn insert(&mut self, doing: Doing, timeout: Option<Duration>) -> Token {
-        let waiting = Waiting { waker: None, doing, timeout, deadline: None, parked: None };
+        let waiting = Waiting {
+            waker: None,
+            doing,
+            timeout,
+            deadline: None,
+            parked: None,
+        };
         let token = self.slab.insert(Waiter::Waiting(waiting));
         if timeout.is_some() {
             self.unstamped.push(token);
@@ -95,7 +101,9 @@ impl Waiters {
         token: Token,
         outcome: Result<Done>,
     ) -> (Option<Waker>, Option<Result<Done>>) {
-        let Some(waiter) = self.slab.get_mut(token) else { return (None, None) };
+        let Some(waiter) = self.slab.get_mut(token) else {
+            return (None, None);
+        };
         match waiter {
             Waiter::Waiting(waiting) => {
                 let waker = waiting.waker.take();
@@ -156,8 +164,12 @@ impl Waiters {
     /// Gives the waits that began since the last call their deadlines.
     pub(crate) fn stamp(&mut self, now: Instant) {
         while let Some(token) = self.unstamped.pop() {
-            let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else { continue };
-            let Some(timeout) = waiting.timeout else { continue };
+            let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else {
+                continue;
+            };
+            let Some(timeout) = waiting.timeout else {
+                continue;
+            };
             let deadline = now + timeout;
             waiting.deadline = Some(deadline);
             self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
@@ -184,15 +196,21 @@ impl Waiters {
         }
         self.next_expiry = None;
         for (_, waiter) in &mut self.slab {
-            let Waiter::Waiting(waiting) = waiter else { continue };
-            let Some(deadline) = waiting.deadline else { continue };
+            let Waiter::Waiting(waiting) = waiter else {
+                continue;
+            };
+            let Some(deadline) = waiting.deadline else {
+                continue;
+            };
             if deadline > now {
                 let next = self.next_expiry.map_or(deadline, |next| next.min(deadline));
                 self.next_expiry = Some(next);
                 continue;
             }
             wake(waiting.waker.take());
-            let withdrawn = waiting.parked.is_some_and(|(qos, place)| withdraw(qos, place));
+            let withdrawn = waiting
+                .parked
+                .is_some_and(|(qos, place)| withdraw(qos, place));
             let kind = ErrorKind::TimedOut(waiting.timeout.unwrap_or_default());
             let error = Error::new(kind, waiting.doing);
             *waiter = if withdrawn {

@@ -35,6 +35,7 @@ use crate::version::Version;
 
 pub use auth::Auth;
 pub use connect::{Connack, Connect, Disconnect, Will};
+pub use properties::Place;
 pub use publish::{Ack, AckKind, Publish};
 pub use subscribe::{Suback, Subscribe};
 pub use unsubscribe::{Unsuback, Unsubscribe};

@@ -2,14 +2,14 @@
 
 use super::Overlong;
 use super::wire::{Reader, check_remaining, put_variable};
-use crate::error::Violation;
+use crate::error::{Error, Violation};
 use crate::properties::{Property, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
 /// Where a block of properties stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub enum Place {
     Connect,
     Will,
     Connack,
@@ -25,6 +25,31 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Whether a user may put these properties here. What the client sets itself is not theirs to set:
+    /// a topic alias, a subscription identifier [MQTT-3.3.4-6], an authentication.
+    ///
+    /// # Errors
+    /// A misuse that names the first property that may not stand here.
+    pub fn check_from_user(self, properties: PropertyList<'_>) -> Result<(), Error> {
+        for property in properties.iter() {
+            let own = matches!(
+                property,
+                Property::SubscriptionIdentifier(_)
+                    | Property::TopicAlias(_)
+                    | Property::AuthenticationMethod(_)
+                    | Property::AuthenticationData(_)
+                    | Property::ServerReference(_)
+            );
+            if own || !self.allows(&property) {
+                let id = property.id();
+                return Err(Error::misuse(format!(
+                    "property 0x{id:02X} is not the user's to set in {self:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Table 2-4. Who sends the packet is not known here, so what only one side may send is allowed.
     fn allows(self, property: &Property<'_>) -> bool {
         match property {
