@@ -55,8 +55,13 @@ fn broker(mut stream: TcpStream) -> io::Result<()> {
 
 fn answer(id: Option<coracle::PacketId>, kind: AckKind, output: &mut Vec<u8>) {
     if let Some(id) = id {
-        let ack = Ack { id, reason: Reason::SUCCESS, properties: PropertyList::EMPTY };
-        ack.encode(kind, Version::V5_0, output).expect("five bytes fit");
+        let ack = Ack {
+            id,
+            reason: Reason::SUCCESS,
+            properties: PropertyList::EMPTY,
+        };
+        ack.encode(kind, Version::V5_0, output)
+            .expect("five bytes fit");
     }
 }
 
@@ -114,7 +119,9 @@ fn limit(messages: usize) -> io::Result<f64> {
         payload: &PAYLOAD,
     };
     let mut one = Vec::new();
-    publish.encode(Version::V5_0, &mut one).expect("a small packet fits");
+    publish
+        .encode(Version::V5_0, &mut one)
+        .expect("a small packet fits");
     let per_write = 64 * 1024 / one.len();
     let many = one.repeat(per_write);
     let start = now();
@@ -143,7 +150,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             (Qos::ExactlyOnce, 500_000),
         ] {
             let rate = client(qos, messages)?;
-            println!("{qos}      {rate:>12.0}  {:>5.1} % of the limit", 100.0 * rate / limit);
+            println!(
+                "{qos}      {rate:>12.0}  {:>5.1} % of the limit",
+                100.0 * rate / limit
+            );
         }
     }
     Ok(())

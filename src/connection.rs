@@ -18,10 +18,6 @@ use crate::transport::BoxedTransport;
 /// Reads and writes of one turn. At 64 KiB each that is half a megabyte, well below a millisecond.
 const READS: usize = 8;
 
-/// Above this many unsent bytes nothing is read: what is read is answered, and the answers must not
-/// pile up in front of a peer that does not take them.
-const UNSENT: usize = 64 * 1024;
-
 /// An open transport with the protocol on it.
 pub(crate) struct Connection {
     transport: BoxedTransport,
@@ -47,6 +43,8 @@ enum Turn {
     Idle,
     /// More than fits into a turn.
     Busy,
+    /// Nothing was read, because the peer does not take our answers.
+    Clogged,
 }
 
 impl Connection {
@@ -75,7 +73,7 @@ impl Connection {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    Ok(Turn::Idle) => {}
+                    Ok(Turn::Idle | Turn::Clogged) => {}
                     Err(outcome) => return Poll::Ready(outcome),
                 }
                 let deadline = shared.with(|state| {
@@ -104,7 +102,7 @@ impl Connection {
         shared: &Shared,
         cx: &mut Context<'_>,
     ) -> std::result::Result<Turn, Outcome> {
-        let mut turn = self.read(now, shared, cx)?;
+        let read = self.read(now, shared, cx)?;
         shared.with(|state| {
             state.protocol.handle_timeout(now).map_err(lost)?;
             if state.protocol.is_leaving() {
@@ -116,10 +114,13 @@ impl Connection {
                 Err(Outcome::Left)
             }
         })?;
-        if let Turn::Busy = self.write(now, shared, cx).map_err(lost)? {
-            turn = Turn::Busy;
-        }
-        Ok(turn)
+        let written = self.write(now, shared, cx).map_err(lost)?;
+        Ok(match (read, written) {
+            (Turn::Busy, _) | (_, Turn::Busy) => Turn::Busy,
+            // Else the transport wakes us when it takes bytes again.
+            (Turn::Clogged, _) if !shared.with(|state| state.protocol.is_clogged()) => Turn::Busy,
+            (Turn::Idle | Turn::Clogged, Turn::Idle | Turn::Clogged) => Turn::Idle,
+        })
     }
 
     fn read(
@@ -131,9 +132,8 @@ impl Connection {
         let mut buffer = Buffer::take();
         let mut result = Ok(Turn::Busy);
         for _ in 0..READS {
-            if shared.with(|state| state.protocol.unsent()) > UNSENT {
-                // Reading goes on when the transport has taken some of it.
-                result = Ok(Turn::Idle);
+            if shared.with(|state| state.protocol.is_clogged()) {
+                result = Ok(Turn::Clogged);
                 break;
             }
             match self

@@ -18,8 +18,12 @@ const READ: usize = 64 * 1024;
 /// Packets above this size get a buffer of their own.
 const LARGE: usize = 64 * 1024;
 
+/// The largest leftover: a packet that is not large, or as much of a too large one as is needed to know
+/// its identifier, behind a topic of 65,535 bytes.
+const LEFTOVER: usize = LARGE + 64;
+
 thread_local! {
-    /// Holds a leftover below `LARGE` and a read behind it.
+    /// Holds a leftover and a read behind it.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -35,7 +39,7 @@ impl Buffer {
     /// Takes the thread's buffer, or makes one if the thread is inside another client's poll.
     pub(crate) fn take() -> Self {
         let mut bytes = BUFFER.take();
-        bytes.resize(LARGE + READ, 0);
+        bytes.resize(LEFTOVER + READ, 0);
         Self {
             bytes,
             start: 0,

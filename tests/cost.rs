@@ -32,7 +32,10 @@ async fn publish_all(client: &Client) -> Result<()> {
     let payload = [7; 64];
     for _ in 0..MESSAGES {
         loop {
-            match client.publish("house/hall/temp", &payload, Qos::AtMostOnce, Wait::None).await {
+            match client
+                .publish("house/hall/temp", &payload, Qos::AtMostOnce, Wait::None)
+                .await
+            {
                 Ok(_) => break,
                 Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
                     client.ready().await?;
@@ -42,7 +45,9 @@ async fn publish_all(client: &Client) -> Result<()> {
         }
     }
     // The last one tells when all before it have left.
-    client.publish("house/hall/temp", &payload, Qos::AtMostOnce, Wait::Sent).await?;
+    client
+        .publish("house/hall/temp", &payload, Qos::AtMostOnce, Wait::Sent)
+        .await?;
     Ok(())
 }
 
@@ -72,11 +77,20 @@ fn a_hundred_thousand_messages_take_few_writes_and_no_allocation_each() -> Resul
         Result::Ok((writes, allocations))
     }))?;
 
-    let bytes = broker.join().expect("the sink does not panic").expect("the sink reads");
-    assert!(bytes > 2 * MESSAGES as u64 * 64, "everything arrived: {bytes} bytes");
+    let bytes = broker
+        .join()
+        .expect("the sink does not panic")
+        .expect("the sink reads");
+    assert!(
+        bytes > 2 * MESSAGES as u64 * 64,
+        "everything arrived: {bytes} bytes"
+    );
     println!("{MESSAGES} messages: {writes} writes, {allocations} allocations");
     assert!(writes <= 1_000, "{writes} writes for {MESSAGES} messages");
     // Timers and wake-ups of the executor may allocate now and then, a message may not.
-    assert!(allocations <= 1_000, "{allocations} allocations for {MESSAGES} messages");
+    assert!(
+        allocations <= 1_000,
+        "{allocations} allocations for {MESSAGES} messages"
+    );
     Ok(())
 }

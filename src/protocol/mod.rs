@@ -168,6 +168,12 @@ impl Protocol {
             && !self.out.needs_flush()
     }
 
+    /// Whether the peer takes our acknowledgements so slowly that nothing more should be read: above
+    /// 64 KiB of them.
+    pub fn is_clogged(&self) -> bool {
+        self.out.is_clogged()
+    }
+
     /// Bytes that the transport has not taken.
     pub fn unsent(&self) -> usize {
         self.out.unsent()

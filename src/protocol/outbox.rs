@@ -81,6 +81,8 @@ pub(super) struct Outbox {
     total: u64,
     taken: u64,
     flushed: u64,
+    /// Bytes of acknowledgements that the transport has not taken, at most.
+    replies: usize,
     on_flush: VecDeque<(u64, OnFlush)>,
     effects: VecDeque<Effect>,
 }
@@ -97,6 +99,7 @@ impl Outbox {
             total: 0,
             taken: 0,
             flushed: 0,
+            replies: 0,
             on_flush: VecDeque::new(),
             effects: VecDeque::new(),
         }
@@ -122,6 +125,11 @@ impl Outbox {
     pub(super) fn unsent(&self) -> usize {
         // The difference is what is held in memory, so it fits.
         (self.total - self.taken) as usize
+    }
+
+    /// Whether the peer takes our acknowledgements too slowly to be read from: they must not pile up.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.replies > MARK
     }
 
     /// Whether something may be encoded that can also wait.
@@ -174,7 +182,9 @@ impl Outbox {
             properties: PropertyList::EMPTY,
         };
         if ack.encode(kind, self.version, &mut self.tail).is_ok() {
-            self.total += (self.tail.len() - before) as u64;
+            let size = self.tail.len() - before;
+            self.total += size as u64;
+            self.replies += size;
         }
     }
 
@@ -257,6 +267,7 @@ impl Outbox {
     /// Gives back what was taken; the transport has written `count` bytes of it.
     pub(super) fn put_back(&mut self, mut chunk: Chunk, count: usize) {
         self.taken += count as u64;
+        self.replies = self.replies.min(self.unsent());
         let (Chunk::Bytes(_, from) | Chunk::Body(_, from)) = &mut chunk;
         *from += count;
         let empty = chunk.as_bytes().is_empty();
@@ -312,6 +323,7 @@ impl Outbox {
         // one can look flushed.
         self.taken = self.total;
         self.flushed = self.total;
+        self.replies = 0;
         self.limit = usize::MAX;
         self.on_flush.drain(..).map(|(_, whom)| whom).collect()
     }
