@@ -134,7 +134,8 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Handshake {
     purpose: Purpose,
-    deadline: Instant,
+    /// None if the patience has no end.
+    deadline: Option<Instant>,
     patience: Duration,
 }
 
@@ -202,7 +203,7 @@ impl Opening {
         let patience = config.connack_timeout;
         Ok(Handshake {
             purpose,
-            deadline: now + patience,
+            deadline: now.checked_add(patience),
             patience,
         })
     }
@@ -284,7 +285,7 @@ impl Opening {
 
 impl Handshake {
     /// When CONNACK has to be there.
-    pub(super) fn poll_timeout(&self) -> Instant {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }
 
@@ -293,7 +294,7 @@ impl Handshake {
     /// # Errors
     /// CONNACK did not come in time.
     pub(super) fn handle_timeout(&self, now: Instant) -> Result<(), Error> {
-        if now < self.deadline {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
             return Ok(());
         }
         Err(Error::new(

@@ -147,6 +147,12 @@ impl Protocol {
             .take(receipt, reason, ledger, &mut self.out);
     }
 
+    /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
+    /// handed on again when the broker sends it again.
+    pub fn abandon(&mut self, receipt: Receipt) {
+        self.session.publish_in.abandon(receipt);
+    }
+
     fn handle_frame<'a>(
         &mut self,
         now: Instant,
@@ -177,7 +183,8 @@ impl Protocol {
         let known = match packet {
             Packet::Publish(publish) => {
                 let alias = ledger.resolve(&publish)?;
-                let receipt = match publish_in.handle_publish(&publish, ledger, out)? {
+                let deadline = now.checked_add(self.config.take_timeout);
+                let receipt = match publish_in.handle_publish(&publish, deadline, ledger, out)? {
                     Arrival::Deliver => None,
                     Arrival::DeliverOwed(receipt) => Some(receipt),
                     Arrival::Repeated => return Ok(Step::Handled { size }),
@@ -230,8 +237,10 @@ impl Protocol {
                 Some(Owner::PublishOut(_) | Owner::Subscribe(_)) | None => false,
             },
             Packet::Pingresp => {
-                ping.handle_pingresp(out);
-                window.handle_pingresp();
+                // One that nobody asked for is harmless, and proves nothing.
+                if ping.handle_pingresp(out) {
+                    window.handle_pingresp();
+                }
                 true
             }
             Packet::Disconnect(disconnect) => match self.config.version {

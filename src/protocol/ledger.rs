@@ -54,6 +54,13 @@ impl Owed {
         }
     }
 
+    /// Nothing with this identifier is to be sent any more.
+    pub(super) fn void(&mut self, id: PacketId) {
+        for (_, answer) in self.queue.iter_mut().filter(|(owed, _)| *owed == id) {
+            *answer = Answer::Void;
+        }
+    }
+
     /// The next one that may be sent; none while the oldest is open.
     pub(super) fn pop(&mut self) -> Option<(PacketId, Option<Reason>)> {
         let (id, answer) = *self.queue.front()?;

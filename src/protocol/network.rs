@@ -31,16 +31,22 @@ impl Protocol {
         if count > 0 {
             online.ping.handle_sent(now);
         }
-        if self.out.unsent() == 0 {
-            online.stalled = None;
-        } else if count > 0 || online.stalled.is_none() {
+        if count > 0 || online.stalled.is_none() {
             online.stalled = Some(now);
         }
     }
 
     /// The transport has flushed all that it took.
     pub fn handle_flushed(&mut self, now: Instant) {
+        let progress = self.out.needs_flush();
         self.out.handle_flushed();
+        if let Link::Online(online) = &mut self.link {
+            if self.out.unsent() == 0 {
+                online.stalled = None;
+            } else if progress {
+                online.stalled = Some(now);
+            }
+        }
         while let Some(whom) = self.out.poll_flushed() {
             match whom {
                 OnFlush::Wait { token, .. } => self.out.done(token, Ok(Done::Sent)),

@@ -38,8 +38,8 @@ pub(super) struct Ping {
 enum State {
     /// No PINGREQ is on its way.
     Idle,
-    /// PINGREQ is in the out buffer.
-    Queued,
+    /// PINGREQ is in the out buffer, in front of this offset.
+    Queued { end: u64 },
     /// PINGREQ is flushed and nothing was received since this instant.
     Waiting { since: Instant },
 }
@@ -67,24 +67,30 @@ impl Ping {
         self.received = now;
         match &mut self.state {
             State::Waiting { since } => *since = now,
-            State::Idle | State::Queued => {}
+            State::Idle | State::Queued { .. } => {}
         }
     }
 
     /// PINGREQ was flushed.
     pub(super) fn handle_flushed(&mut self, now: Instant) {
         match self.state {
-            State::Queued => self.state = State::Waiting { since: now },
+            State::Queued { .. } => self.state = State::Waiting { since: now },
             State::Idle | State::Waiting { .. } => {}
         }
     }
 
-    /// PINGRESP arrived. One that nobody asked for is harmless.
-    pub(super) fn handle_pingresp(&mut self, out: &mut Outbox) {
-        self.state = State::Idle;
+    /// PINGRESP arrived. Returns whether it was asked for; if not, it is ignored.
+    pub(super) fn handle_pingresp(&mut self, out: &mut Outbox) -> bool {
+        match self.state {
+            State::Idle => return false,
+            // It cannot be the answer to what has not left. Else it may come before the flush is noticed.
+            State::Queued { end } if out.taken() < end => return false,
+            State::Queued { .. } | State::Waiting { .. } => self.state = State::Idle,
+        }
         for token in self.waits.drain(..) {
             out.done(token, Ok(Done::Pong));
         }
+        true
     }
 
     /// Someone wants to know whether the broker answers.
@@ -97,7 +103,7 @@ impl Ping {
     pub(super) fn probe(&mut self, out: &mut Outbox) {
         match self.state {
             State::Idle => self.send(out),
-            State::Queued | State::Waiting { .. } => {}
+            State::Queued { .. } | State::Waiting { .. } => {}
         }
     }
 
@@ -111,11 +117,10 @@ impl Ping {
                 self.send(out);
                 Ok(())
             }
-            State::Waiting { since } if now >= since + self.patience => Err(Error::new(
-                ErrorKind::Silent(self.patience),
-                Doing::Connected,
-            )),
-            State::Idle | State::Queued | State::Waiting { .. } => Ok(()),
+            State::Waiting { since } if self.dead(since).is_some_and(|dead| now >= dead) => Err(
+                Error::new(ErrorKind::Silent(self.patience), Doing::Connected),
+            ),
+            State::Idle | State::Queued { .. } | State::Waiting { .. } => Ok(()),
         }
     }
 
@@ -124,8 +129,8 @@ impl Ping {
         match self.state {
             State::Idle => self.due(),
             // The out buffer is watched for progress by itself.
-            State::Queued => None,
-            State::Waiting { since } => Some(since + self.patience),
+            State::Queued { .. } => None,
+            State::Waiting { since } => self.dead(since),
         }
     }
 
@@ -139,9 +144,14 @@ impl Ping {
             .map(|interval| self.sent.min(self.received) + interval)
     }
 
+    /// When the link is dead that was silent since then; never if the patience has no end.
+    fn dead(&self, since: Instant) -> Option<Instant> {
+        since.checked_add(self.patience)
+    }
+
     fn send(&mut self, out: &mut Outbox) {
         out.send_bytes(&PINGREQ);
         out.when_flushed(OnFlush::Ping);
-        self.state = State::Queued;
+        self.state = State::Queued { end: out.total() };
     }
 }

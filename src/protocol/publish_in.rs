@@ -56,7 +56,17 @@ struct Untaken {
     takers: usize,
     /// The worst answer of those who took it.
     reason: Reason,
+    patience: Patience,
     debt: Debt,
+}
+
+/// For how long a message may stay unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// For ever: it is acknowledged by hand, or nobody has it yet.
+    Endless,
+    /// For the take timeout, counted anew when the broker sends it again.
+    Limited,
 }
 
 /// What an untaken message is owed.
@@ -98,13 +108,14 @@ pub(super) enum Arrival {
 }
 
 impl PublishIn {
-    /// A PUBLISH arrived.
+    /// A PUBLISH arrived. If it is one that is still unread, that has to be taken by `deadline` now.
     ///
     /// # Errors
     /// More unanswered ones than our Receive Maximum [MQTT-3.3.4-9].
     pub(super) fn handle_publish(
         &mut self,
         publish: &Publish<'_>,
+        deadline: Option<Instant>,
         ledger: &mut Ledger,
         out: &mut Outbox,
     ) -> Result<Arrival, Violation> {
@@ -118,7 +129,7 @@ impl PublishIn {
                 let adrift = self.adrift.remove(&id);
                 if let Some(receipt) = adrift.filter(|receipt| self.debt(*receipt).is_some()) {
                     if publish.dup {
-                        self.owe(receipt, id, ledger);
+                        self.owe(receipt, id, deadline, ledger);
                         return Ok(Arrival::Repeated);
                     }
                     // The broker uses the identifier for another message now.
@@ -149,7 +160,7 @@ impl PublishIn {
                         ledger.count(out.version())?;
                     }
                     match exactly.state {
-                        ExactlyState::Untaken(receipt) => self.owe(receipt, id, ledger),
+                        ExactlyState::Untaken(receipt) => self.owe(receipt, id, deadline, ledger),
                         ExactlyState::Taken => {
                             ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
                             self.flush(ledger, out);
@@ -171,14 +182,15 @@ impl PublishIn {
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
-        let Some(untaken) = self.untaken.get_mut(receipt.key) else {
+        let Some(untaken) = self.untaken_of(receipt) else {
             return;
         };
-        untaken.takers = takers;
         if takers == 0 {
-            untaken.takers = 1;
-            self.take(receipt, Reason::SUCCESS, ledger, out);
-        } else if let Some(deadline) = deadline {
+            return self.take(receipt, Reason::SUCCESS, ledger, out);
+        }
+        untaken.takers = takers;
+        if let Some(deadline) = deadline {
+            untaken.patience = Patience::Limited;
             self.remind(receipt, deadline);
         }
     }
@@ -191,8 +203,7 @@ impl PublishIn {
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
-        let untaken = self.untaken.get_mut(receipt.key);
-        let Some(untaken) = untaken.filter(|untaken| untaken.order == receipt.order) else {
+        let Some(untaken) = self.untaken_of(receipt) else {
             return;
         };
         untaken.takers = untaken.takers.saturating_sub(1);
@@ -202,6 +213,31 @@ impl PublishIn {
         }
         let untaken = self.untaken.remove(receipt.key);
         self.acknowledge(untaken.qos, untaken.debt, untaken.reason, ledger, out);
+    }
+
+    /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
+    /// handed on again when the broker sends it again. What came after it waits for that.
+    pub(super) fn abandon(&mut self, receipt: Receipt) {
+        if self.untaken_of(receipt).is_none() {
+            return;
+        }
+        let untaken = self.untaken.remove(receipt.key);
+        match untaken.debt {
+            Debt::Owed { id, .. } | Debt::Adrift { id } => self.forget(untaken.qos, id),
+            Debt::Nothing => {}
+        }
+    }
+
+    /// The next message with this identifier is another one.
+    fn forget(&mut self, qos: Qos, id: PacketId) {
+        match qos {
+            Qos::ExactlyOnce => {
+                self.exactly_once.remove(&id);
+            }
+            Qos::AtLeastOnce | Qos::AtMostOnce => {
+                self.adrift.remove(&id);
+            }
+        }
     }
 
     /// The message is settled on our side: what it is owed may be sent.
@@ -222,13 +258,16 @@ impl PublishIn {
             Version::V3_1 | Version::V3_1_1 => Reason::SUCCESS,
         };
         let refused = reason.is_error();
-        if qos == Qos::ExactlyOnce {
-            if refused && matches!(debt, Debt::Owed { .. }) {
-                // After PUBREC with an error the identifier is new [MQTT-4.3.3-9].
-                self.exactly_once.remove(&id);
-            } else if let Some(exactly) = self.exactly_once.get_mut(&id) {
-                exactly.state = ExactlyState::Taken;
+        match qos {
+            // After PUBREC with an error the identifier is new [MQTT-4.3.3-9]. Where there is no link to
+            // send it on, the message comes again and can be refused again.
+            Qos::ExactlyOnce if refused => self.forget(qos, id),
+            Qos::ExactlyOnce => {
+                if let Some(exactly) = self.exactly_once.get_mut(&id) {
+                    exactly.state = ExactlyState::Taken;
+                }
             }
+            Qos::AtLeastOnce | Qos::AtMostOnce => self.forget(qos, id),
         }
         let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else {
             return;
@@ -253,12 +292,11 @@ impl PublishIn {
             return false;
         };
         if let ExactlyState::Untaken(receipt) = exactly.state {
-            // The broker did not wait for PUBREC: it must not come any more.
-            if let Some(Debt::Owed { place, .. }) = self.debt(receipt) {
-                ledger.pubrecs.set(place, Answer::Void);
-            }
             self.settle(receipt);
         }
+        // If the broker did not wait for a PUBREC, that must not come any more: it would answer the next
+        // message with this identifier.
+        ledger.pubrecs.void(id);
         if exactly.counted {
             ledger.answered();
         }
@@ -279,6 +317,7 @@ impl PublishIn {
         match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => {
+                self.forget(qos, id);
                 ledger.unanswered += 1;
                 ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS));
             }
@@ -315,7 +354,9 @@ impl PublishIn {
             let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else {
                 continue;
             };
-            let qos = self.untaken[receipt.key].qos;
+            let Some(qos) = self.untaken_of(receipt).map(|untaken| untaken.qos) else {
+                continue;
+            };
             self.settle(receipt);
             self.acknowledge(qos, debt, Reason::SUCCESS, Some(&mut *ledger), out);
             out.effect(Effect::Overdue(receipt));
@@ -354,7 +395,7 @@ impl PublishIn {
     }
 
     /// An unread message must be taken by `deadline`, or is acknowledged then.
-    pub(super) fn remind(&mut self, receipt: Receipt, deadline: Instant) {
+    fn remind(&mut self, receipt: Receipt, deadline: Instant) {
         // What was taken meanwhile is dropped here, so that the queue holds only what is unread.
         while let Some((_, front)) = self.deadlines.front() {
             if self.debt(*front).is_some() {
@@ -375,14 +416,21 @@ impl PublishIn {
             qos,
             takers: 1,
             reason: Reason::SUCCESS,
+            patience: Patience::Endless,
             debt,
         });
         Receipt { key, order }
     }
 
     /// An untaken message came again: its acknowledgement is owed on this connection too.
-    fn owe(&mut self, receipt: Receipt, id: PacketId, ledger: &mut Ledger) {
-        let Some(untaken) = self.untaken.get_mut(receipt.key) else {
+    fn owe(
+        &mut self,
+        receipt: Receipt,
+        id: PacketId,
+        deadline: Option<Instant>,
+        ledger: &mut Ledger,
+    ) {
+        let Some(untaken) = self.untaken_of(receipt) else {
             return;
         };
         match untaken.debt {
@@ -391,8 +439,17 @@ impl PublishIn {
                 untaken.debt = Debt::Owed { id, place };
             }
             // Repeated on the same connection: one acknowledgement is enough.
-            Debt::Owed { .. } | Debt::Nothing => {}
+            Debt::Owed { .. } | Debt::Nothing => return,
         }
+        match (untaken.patience, deadline) {
+            (Patience::Limited, Some(deadline)) => self.remind(receipt, deadline),
+            (Patience::Limited, None) | (Patience::Endless, _) => {}
+        }
+    }
+
+    fn untaken_of(&mut self, receipt: Receipt) -> Option<&mut Untaken> {
+        let untaken = self.untaken.get_mut(receipt.key)?;
+        (untaken.order == receipt.order).then_some(untaken)
     }
 
     fn debt(&self, receipt: Receipt) -> Option<Debt> {
@@ -402,7 +459,7 @@ impl PublishIn {
 
     /// Nothing is owed for this message any more.
     fn settle(&mut self, receipt: Receipt) {
-        if let Some(untaken) = self.untaken.get_mut(receipt.key) {
+        if let Some(untaken) = self.untaken_of(receipt) {
             untaken.debt = Debt::Nothing;
         }
     }

@@ -85,7 +85,7 @@ impl Protocol {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.link {
             Link::Offline | Link::Leaving(_) => None,
-            Link::Connecting(handshake) => Some(handshake.poll_timeout()),
+            Link::Connecting(handshake) => handshake.poll_timeout(),
             Link::Online(online) => {
                 let stalled = online.stalled.zip(online.limits.keep_alive);
                 [

@@ -40,7 +40,7 @@ pub(super) struct Online {
     pub(super) ping: Ping,
     pub(super) window: Window,
     pub(super) ledger: Ledger,
-    /// Since when the transport has taken no byte although there are some.
+    /// Since when the transport has neither taken nor flushed a byte although there are some.
     pub(super) stalled: Option<Instant>,
     /// Bytes of a packet above the limit that are still to be dropped.
     pub(super) skip: usize,

@@ -45,13 +45,12 @@ impl Window {
         self.maximum.saturating_sub(self.used)
     }
 
-    /// PINGRESP arrived. Returns whether it was waited for.
-    pub(super) fn handle_pingresp(&mut self) -> bool {
-        let asked = self.proof == Proof::Asked;
-        if asked {
-            self.proof = Proof::Given;
+    /// The broker answered a PINGREQ.
+    pub(super) fn handle_pingresp(&mut self) {
+        match self.proof {
+            Proof::Asked => self.proof = Proof::Given,
+            Proof::None | Proof::Given | Proof::Progress => {}
         }
-        asked
     }
 
     pub(super) fn acknowledged(&mut self) {

@@ -432,7 +432,10 @@ fn situation_04_qos_2_that_had_been_written_is_told_to_nobody_as_an_event() {
         scene.receive(CONNACK_5);
         let effect = scene.effect();
         assert!(effect.starts_with("Unpublished(Some("), "{effect}");
-        assert!(effect.contains("SessionLost { received: false }"), "{effect}");
+        assert!(
+            effect.contains("SessionLost { received: false }"),
+            "{effect}"
+        );
     });
 }
 
@@ -933,8 +936,8 @@ fn situation_10_a_rearmed_message_has_a_take_timeout_again() {
         scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x34\x07\0\x01t\0\x02\0b");
         scene.wait(3);
         scene.reconnect_present();
-        scene.wait(100);
-        scene.wire.clear();
+        scene.wait(30);
+        scene.sends_nothing();
         scene.receive(b"\x3A\x07\0\x01t\0\x01\0a\x3C\x07\0\x01t\0\x02\0b");
         scene.wait(4);
         scene.sends_nothing();
@@ -1147,7 +1150,12 @@ fn situation_12_while_online_it_is_an_error_of_the_call() {
         let mut retained = outgoing(b"a");
         retained.retain = true;
         assert!(scene.protocol.publish_qos0(retained, None).is_err());
-        assert!(scene.protocol.publish_qos0(outgoing(&[0; 40]), None).is_err());
+        assert!(
+            scene
+                .protocol
+                .publish_qos0(outgoing(&[0; 40]), None)
+                .is_err()
+        );
         scene.turn();
         scene.sends_nothing();
         // It never touches the connection.
@@ -1224,11 +1232,7 @@ fn situation_15_v5_says_disconnect_with_the_reason() {
     // [MQTT-3.14.2-1]
     for (bytes, reason, clause) in [
         // a remaining length of five bytes
-        (
-            b"\x40\xFF\xFF\xFF\xFF\x01".as_slice(),
-            0x81,
-            "MQTT5 1.5.5",
-        ),
+        (b"\x40\xFF\xFF\xFF\xFF\x01".as_slice(), 0x81, "MQTT5 1.5.5"),
         // PUBREL with flags 0000
         (b"\x60\x02\0\x01", 0x81, "MQTT-3.6.1-1"),
         // a second CONNACK
