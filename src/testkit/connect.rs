@@ -19,9 +19,6 @@ use super::script::End;
 use super::session::{Expiry, Session};
 use super::will::Testament;
 
-/// The longest client identifier of 3.1 (section 3.1 there).
-const LONGEST_ID_3_1: usize = 23;
-
 /// The Receive Maximum of a client that names none (MQTT 5, section 3.1.2.11.3).
 const DEFAULT_WINDOW: u16 = u16::MAX;
 
@@ -38,6 +35,12 @@ impl Broker {
             Ok(packet) => packet,
             Err(violation) if violation.reason == Reason::UNSUPPORTED_PROTOCOL_VERSION => {
                 self.refuse_version(id, now, Version::V5_0);
+                return Ok(());
+            }
+            // Only 3.1 and 3.1.1 have such identifiers, and both say it with code 2.
+            Err(violation) if violation.reason == Reason::CLIENT_IDENTIFIER_NOT_VALID => {
+                self.record.violations.push((id, violation));
+                self.refuse_connect(id, now, Version::V3_1_1, violation.reason);
                 return Ok(());
             }
             Err(violation) => return Err(violation),
@@ -79,16 +82,6 @@ impl Broker {
                 .is_none_or(|(known, _)| **known != *method)
         {
             return Some(Reason::BAD_AUTHENTICATION_METHOD);
-        }
-        let length = connect.client_id.len();
-        let id_is_bad = match connect.version {
-            Version::V3_1 => !(1..=LONGEST_ID_3_1).contains(&length),
-            // [MQTT-3.1.3-8 of 3.1.1]
-            Version::V3_1_1 => length == 0 && !connect.clean,
-            Version::V5_0 => false,
-        };
-        if id_is_bad {
-            return Some(Reason::CLIENT_IDENTIFIER_NOT_VALID);
         }
         let will = connect
             .will

@@ -65,6 +65,15 @@ impl Broker {
         self.sessions.get(client_id)?.link
     }
 
+    /// The links that are open, the oldest first, also those without a client yet.
+    pub fn links(&self) -> Vec<LinkId> {
+        self.links
+            .iter()
+            .filter(|(_, link)| !link.is_closed())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// Those for whom it keeps a session, connected or not, in alphabetical order.
     pub fn sessions(&self) -> Vec<&str> {
         self.sessions.keys().map(|client| &**client).collect()

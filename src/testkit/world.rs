@@ -222,7 +222,7 @@ impl World {
         let now = self.now();
         let mut moved = false;
         while let Some(end) = self.0.network.accept() {
-            let id = self.0.broker.borrow_mut().open(now);
+            let id = self.0.broker.borrow_mut().open();
             self.0.links.borrow_mut().insert(id, Rc::new(end));
             moved = true;
         }
