@@ -168,8 +168,8 @@ impl Broker {
 
     /// Sends the challenge of this number; says whether there is one.
     fn challenge(&mut self, id: LinkId, now: Instant, number: usize) -> bool {
-        let challenges = self.options.authentication.as_ref();
-        let data = challenges.and_then(|(_, challenges)| challenges.get(number));
+        let offered = self.options.authentication.as_ref();
+        let data = offered.and_then(|offered| offered.challenges.get(number));
         let Some(data) = data.map(Rc::clone) else {
             return false;
         };
@@ -185,7 +185,7 @@ impl Broker {
     /// The method, which every AUTH and the CONNACK repeat [MQTT-4.12.0-5].
     fn method(&self) -> Properties {
         match &self.options.authentication {
-            Some((method, _)) => Properties::new().authentication_method(method),
+            Some(offered) => Properties::new().authentication_method(&offered.method),
             None => Properties::new(),
         }
     }

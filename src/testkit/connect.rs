@@ -79,7 +79,7 @@ impl Broker {
             && options
                 .authentication
                 .as_ref()
-                .is_none_or(|(known, _)| **known != *method)
+                .is_none_or(|offered| *offered.method != *method)
         {
             return Some(Reason::BAD_AUTHENTICATION_METHOD);
         }

@@ -11,7 +11,9 @@ use std::rc::Rc;
 use crate::clock::LocalBoxFuture;
 use crate::transport::{BoxedTransport, Connector, Endpoint};
 
-use super::pipe::{FarEnd, NearEnd, Pipe, wake_all};
+use super::far_end::FarEnd;
+use super::near_end::NearEnd;
+use super::pipe::{Pipe, wake_all};
 
 /// How a connection of a [`Network`] breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,7 @@ pub struct BrokerOptions {
     pub(super) versions: Vec<Version>,
     pub(super) refusal: Option<Reason>,
     pub(super) credentials: Option<(Rc<str>, Rc<[u8]>)>,
-    pub(super) authentication: Option<(Rc<str>, Vec<Rc<[u8]>>)>,
+    pub(super) authentication: Option<Authentication>,
     pub(super) denied: Vec<Rc<str>>,
     pub(super) receive_maximum: Option<u16>,
     pub(super) maximum_qos: Qos,
@@ -36,6 +36,13 @@ pub struct BrokerOptions {
     pub(super) connack_properties: Properties,
     pub(super) overlap: Overlap,
     pub(super) recording: Recording,
+}
+
+/// An enhanced authentication on offer.
+#[derive(Debug, Clone)]
+pub(super) struct Authentication {
+    pub(super) method: Rc<str>,
+    pub(super) challenges: Vec<Rc<[u8]>>,
 }
 
 /// How a message arrives that matches several subscriptions of one client (MQTT 5, section 3.3.4).
@@ -130,7 +137,10 @@ impl BrokerOptions {
         challenges: impl IntoIterator<Item = C>,
     ) -> Self {
         let challenges = challenges.into_iter().map(|data| data.as_ref().into());
-        self.authentication = Some((method.into(), challenges.collect()));
+        self.authentication = Some(Authentication {
+            method: method.into(),
+            challenges: challenges.collect(),
+        });
         self
     }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::rc::Rc;
 
+use super::far_end::FarEnd;
 use super::network::{Cut, Network};
-use super::pipe::FarEnd;
 
 /// A broker that does exactly what a test says: bytes are expected and sent by hand.
 ///
@@ -133,7 +133,7 @@ impl fmt::Display for Difference<'_> {
             .iter()
             .zip(self.actual)
             .position(|(expected, actual)| expected != actual)
-            .unwrap_or(self.expected.len().min(self.actual.len()));
+            .unwrap_or_else(|| self.expected.len().min(self.actual.len()));
         writeln!(f, "other bytes than expected, from byte {first} on")?;
         writeln!(f, "expected {}", Hex(self.expected, first))?;
         write!(f, "  actual {}", Hex(self.actual, first))

@@ -17,10 +17,10 @@ use crate::clock::Clock;
 
 use super::broker::{Broker, LinkId};
 use super::clock::FakeClock;
+use super::far_end::FarEnd;
 use super::network::Network;
 use super::options::BrokerOptions;
 use super::peer::Peer;
-use super::pipe::FarEnd;
 
 /// Turns of the executor without the clock moving after which somebody must be waking itself for ever;
 /// a test that moves a million messages takes fewer.
