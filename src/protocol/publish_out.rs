@@ -53,6 +53,8 @@ pub(super) struct PublishOut {
     /// Bytes of everything that is not finished.
     bytes: usize,
     next_order: u64,
+    /// Pending messages that were accepted since the last turn: the last ones.
+    fresh: usize,
 }
 
 #[derive(Debug)]
@@ -124,17 +126,14 @@ impl PublishOut {
             cuts: 0,
         });
         self.pending.push_back(key);
+        self.fresh += 1;
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
     pub(super) fn stamp(&mut self, now: Instant) {
-        for key in self.pending.iter().rev() {
-            match &mut self.entries[*key].expires {
-                Expiry::Never => {}
-                // What is older was stamped before.
-                Expiry::At(_) => break,
-                expires @ Expiry::After(_) => expires.stamp(now),
-            }
+        let fresh = std::mem::take(&mut self.fresh);
+        for key in self.pending.iter().rev().take(fresh) {
+            self.entries[*key].expires.stamp(now);
         }
     }
 

@@ -39,10 +39,15 @@ pub struct Outgoing<'a> {
 #[derive(Debug, Default)]
 pub(super) struct PublishQos0 {
     queue: VecDeque<Entry>,
-    /// Topics, properties and small payloads of `queue` back to back, from `start` on.
+    /// Topics of `queue` back to back, from `topic_start` on.
+    topics: String,
+    topic_start: usize,
+    /// Properties and small payloads of `queue` back to back, from `start` on.
     buffer: Vec<u8>,
     start: usize,
     bytes: usize,
+    /// Entries at the back that were accepted since the last turn.
+    fresh: usize,
 }
 
 #[derive(Debug)]
@@ -119,7 +124,7 @@ impl PublishQos0 {
     pub(super) fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) {
         let properties = outgoing.properties.as_bytes();
         let expires = Expiry::of(outgoing.properties);
-        self.buffer.extend_from_slice(outgoing.topic.as_bytes());
+        self.topics.push_str(outgoing.topic);
         self.buffer.extend_from_slice(properties);
         let payload = outgoing.payload.as_bytes();
         self.bytes += cost(outgoing.topic.len(), payload.len());
@@ -137,17 +142,18 @@ impl PublishQos0 {
             expires,
             wait,
         });
+        self.fresh += 1;
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
     pub(super) fn stamp(&mut self, now: Instant) {
-        for entry in self.queue.iter_mut().rev() {
-            match entry.expires {
-                Expiry::Never => {}
-                // What is older was stamped before.
-                Expiry::At(_) => break,
-                Expiry::After(_) => entry.expires.stamp(now),
-            }
+        for entry in self
+            .queue
+            .iter_mut()
+            .rev()
+            .take(std::mem::take(&mut self.fresh))
+        {
+            entry.expires.stamp(now);
         }
     }
 
@@ -158,10 +164,9 @@ impl PublishQos0 {
             return;
         };
         self.bytes -= cost(entry.topic, entry.payload.len());
-        let held = &self.buffer[self.start..];
-        let (topic, rest) = held.split_at(entry.topic);
-        let (properties, rest) = rest.split_at(entry.properties);
-        let mut used = entry.topic + entry.properties;
+        let topic = &self.topics[self.topic_start..][..entry.topic];
+        let (properties, rest) = self.buffer[self.start..].split_at(entry.properties);
+        let mut used = entry.properties;
         let (payload, body) = match &entry.payload {
             Place::Buffer(length) => {
                 used += length;
@@ -169,7 +174,6 @@ impl PublishQos0 {
             }
             Place::Body(body) => (body.as_bytes(), Some(body)),
         };
-        let topic = std::str::from_utf8(topic).expect("the topic was copied from a &str");
         let list = PropertyList::from_checked(properties);
         let from = out.total();
         let sent = match entry.expires.left(now) {
@@ -193,6 +197,7 @@ impl PublishQos0 {
             (Err(error), Some(token)) => out.done(token, Err(error)),
             (Err(error), None) => out.effect(Effect::Unpublished(None, error)),
         }
+        self.topic_start += entry.topic;
         self.start += used;
         self.compact();
     }
@@ -209,10 +214,11 @@ impl PublishQos0 {
 
     /// Drops what was sent once it is the larger part: each byte moves at most once.
     fn compact(&mut self) {
-        if self.queue.is_empty() {
-            self.buffer.clear();
-            self.start = 0;
-        } else if self.start * 2 >= self.buffer.len() {
+        if self.topic_start * 2 >= self.topics.len() {
+            self.topics.drain(..self.topic_start);
+            self.topic_start = 0;
+        }
+        if self.start * 2 >= self.buffer.len() {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
