@@ -1084,6 +1084,57 @@ fn a_broker_that_only_counts_keeps_nothing() {
     assert!(bench.broker.messages().is_empty() && bench.broker.packets().is_empty());
 }
 
+// [MQTT-4.13.1-1]: whatever comes, the worst that happens is the end of the link.
+#[test]
+fn no_bytes_bring_the_broker_down() {
+    let packets: [&[u8]; 14] = [
+        CONNECT_3_1,
+        RESUME_A,
+        V5_RESUME_A,
+        WILL_DELAYED_B,
+        SUBSCRIBE[2],
+        V5_SUBSCRIBE[1],
+        b"\x82\x10\x00\x01\x00\x00\x0a$share/g/t\x02",
+        b"\x3b\x08\x00\x01t\x00\x01\x00xx",
+        b"\x35\x0b\x00\x01t\x00\x02\x03\x23\x00\x01xx",
+        b"\x50\x02\x00\x01\x70\x02\x00\x01\x40\x02\x00\x02",
+        b"\x62\x02\x00\x02",
+        b"\xa2\x06\x00\x02\x00\x00\x01t",
+        b"\xf0\x0a\x18\x08\x15\x00\x01M\x16\x00\x01x",
+        b"\xe0\x07\x04\x05\x11\x00\x00\x00\x02",
+    ];
+    let mut random = fastrand::Rng::with_seed(1);
+    let options = BrokerOptions::new()
+        .topic_alias_maximum(2)
+        .maximum_packet_size(1000);
+    let mut bench = Bench::new(options.recording(Recording::Counts));
+    let mut connects = 0;
+    for _ in 0..5_000 {
+        let link = bench.broker.open();
+        let connect = packets[random.usize(..4)];
+        bench.send(link, connect);
+        connects += u64::from(!bench.broker.is_closed(link));
+        for _ in 0..random.usize(..10) {
+            let mut bytes = packets[random.usize(..packets.len())].to_vec();
+            if random.bool() {
+                let index = random.usize(..bytes.len());
+                bytes[index] = random.u8(..);
+            }
+            bench.send(link, &bytes);
+        }
+        bench.broker.take_output(link);
+        bench.advance(random.u64(..5));
+        // Half of those whose link is still open stay connected and are taken over later.
+        if bench.broker.is_closed(link) || random.bool() {
+            bench.lose(link);
+        }
+    }
+    assert_eq!(bench.broker.connects(), connects);
+    assert!(bench.broker.sessions().len() <= 2 + bench.broker.links().len());
+    let taken = bench.broker.received(Qos::ExactlyOnce);
+    assert!(taken > 100, "only {taken} of the messages were well-formed");
+}
+
 // The clock.
 
 #[test]

@@ -99,7 +99,7 @@ impl Subscriptions {
         targets: &mut Vec<Target>,
     ) {
         // Allocates nothing while nothing matches: the broker is also the sink of benchmarks.
-        let mut shared: BTreeMap<Rc<str>, Vec<Target>> = BTreeMap::new();
+        let mut shared: Vec<(Rc<str>, Vec<Target>)> = Vec::new();
         for (client, list) in &self.by_client {
             let first = targets.len();
             for subscription in list {
@@ -111,8 +111,14 @@ impl Subscriptions {
                     continue;
                 }
                 if is_shared(&subscription.filter) {
-                    let group = shared.entry(Rc::clone(&subscription.filter)).or_default();
-                    group.push(Target::new(client, subscription));
+                    let target = Target::new(client, subscription);
+                    let group = shared
+                        .iter_mut()
+                        .find(|(filter, _)| *filter == subscription.filter);
+                    match group {
+                        Some((_, group)) => group.push(target),
+                        None => shared.push((Rc::clone(&subscription.filter), vec![target])),
+                    }
                     continue;
                 }
                 match targets[first..].first_mut() {
