@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
-use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, publish_out};
-use crate::codec::{Disconnect, Packet, Publish};
+use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
+use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
 use crate::properties::PropertyList;
@@ -29,9 +30,11 @@ impl Protocol {
             && self.session.line_qos0.is_empty()
             && self.out.has_room()
         {
+            check_properties(self.config.version, outgoing.properties)?;
             return PublishQos0::send(&outgoing, wait, &online.limits, &mut self.out);
         }
-        let size = outgoing.topic.len() + outgoing.payload.as_bytes().len();
+        check_properties(self.config.version, outgoing.properties)?;
+        let size = outgoing.size(self.config.version);
         self.check(Qos::AtMostOnce, outgoing.retain, size)?;
         if !self.room_qos0() {
             return Err(Error::new(ErrorKind::QueueFull, Doing::Publishing));
@@ -83,16 +86,20 @@ impl Protocol {
     /// Subscribes. Effects tell what became of it.
     pub fn subscribe(&mut self, subscription: Subscription) {
         let order = self.next_order();
-        self.session.subscribing.subscribe(subscription, order);
+        self.session
+            .subscribing
+            .subscribe(subscription, order, &mut self.out);
     }
 
     /// Unsubscribes: from now on these filters are not restored.
     pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>) {
-        for filter in filters {
-            self.session.subscribing.forget(filter);
-        }
         let order = self.next_order();
-        self.session.unsubscribing.unsubscribe(filters, wait, order);
+        for filter in filters {
+            self.session.subscribing.forget(filter, order);
+        }
+        self.session
+            .unsubscribing
+            .unsubscribe(filters, wait, order, &mut self.out);
     }
 
     /// Asks the broker whether it answers.
@@ -150,20 +157,29 @@ impl Protocol {
 
     /// The next broker does not share sessions with the last one: the next connection starts clean.
     pub fn forget_session(&mut self) {
-        self.session.opening.forget();
+        self.session.opening.forget(self.config.session);
+    }
+
+    /// Speaks another version from the next connection on, which starts clean: a session of one version
+    /// means nothing in another.
+    pub fn set_version(&mut self, version: Version) {
+        if version != self.config.version {
+            self.config.version = version;
+            self.forget_session();
+        }
     }
 
     /// Nothing will be sent or received any more: every wait ends.
     pub fn close(&mut self) {
-        self.disconnected(End::Otherwise);
-        while let Some((_, _, token)) = self.session.line.pop() {
-            self.out.done(token, Err(Error::closed(Doing::Publishing)));
-        }
-        while let Some((_, _, token)) = self.session.line_qos0.pop() {
-            self.out.done(token, Err(Error::closed(Doing::Publishing)));
-        }
-        self.session.publish_qos0.close(&mut self.out);
-        self.session.publish_out.close(&mut self.out);
+        self.end_link(End::Otherwise, &ErrorKind::Closed);
+        let session = &mut self.session;
+        let closed = Error::closed(Doing::Publishing);
+        session.line.fail(&closed, &mut self.out);
+        session.line_qos0.fail(&closed, &mut self.out);
+        session.publish_qos0.close(&mut self.out);
+        session.publish_out.close(&mut self.out);
+        session.subscribing.close(&mut self.out);
+        session.unsubscribing.close(&mut self.out);
     }
 
     pub(super) fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
@@ -191,41 +207,29 @@ impl Protocol {
 
     /// What is known to be impossible now is an error of the call.
     fn check(&self, qos: Qos, retain: bool, size: usize) -> Result<(), Error> {
-        match &self.link {
+        let limit = match &self.link {
             Link::Online(online) => {
-                publish_out::check(qos, retain, &online.limits)?;
-                let limit = online.limits.maximum_packet_size;
-                if size > limit {
-                    let kind = ErrorKind::TooLarge { size, limit };
-                    return Err(Error::new(kind, Doing::Publishing));
-                }
-                Ok(())
+                check(qos, retain, &online.limits)?;
+                online.limits.maximum_packet_size
             }
             Link::Offline | Link::Connecting(_) | Link::Leaving(_) => {
                 if qos == Qos::AtMostOnce && !self.config.keep_qos0_offline {
                     return Err(Error::new(ErrorKind::LinkLost, Doing::Publishing));
                 }
-                Ok(())
+                LARGEST
             }
+        };
+        if size > limit {
+            let kind = ErrorKind::TooLarge { size, limit };
+            return Err(Error::new(kind, Doing::Publishing));
         }
+        Ok(())
     }
 
     fn check_whole(&self, message: &Message) -> Result<(), Error> {
-        let qos = message.quality_of_service();
-        let size = Publish {
-            dup: false,
-            qos,
-            retain: message.is_retained(),
-            topic: message.topic(),
-            // Any identifier takes two bytes.
-            id: (qos != Qos::AtMostOnce).then_some(crate::message::PacketId::MIN),
-            properties: match self.config.version {
-                Version::V5_0 => message.property_list(),
-                Version::V3_1 | Version::V3_1_1 => PropertyList::EMPTY,
-            },
-            payload: message.payload(),
-        }
-        .size(self.config.version);
-        self.check(qos, message.is_retained(), size)
+        let version = self.config.version;
+        check_properties(version, message.property_list())?;
+        let size = size_of(version, message);
+        self.check(message.quality_of_service(), message.is_retained(), size)
     }
 }

@@ -22,6 +22,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
+use super::outgoing::LARGEST;
 use super::{Config, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
@@ -29,6 +30,9 @@ use crate::message::{Message, Qos};
 use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
+
+/// The longest client identifier of MQTT 3.1, in characters (MQTT 3.1, section 3.1).
+const MAX_CLIENT_ID_3_1: usize = 23;
 
 /// What is sent with CONNECT and may differ at each attempt.
 #[derive(Clone, Default)]
@@ -153,9 +157,15 @@ impl Opening {
         self.assigned.as_deref().unwrap_or(&config.client_id)
     }
 
-    /// The next connection leads to a broker that does not share sessions with the last one.
-    pub(super) fn forget(&mut self) {
-        self.stored = Stored::Unknown;
+    /// The next connection leads to a broker that does not share sessions with the last one, or speaks
+    /// another version.
+    pub(super) fn forget(&mut self, mode: SessionMode) {
+        self.stored = match mode {
+            SessionMode::Fresh | SessionMode::None => Stored::Unknown,
+            // Whatever is there is not the session to go on with.
+            SessionMode::Resume => Stored::Leftover,
+        };
+        self.assigned = None;
     }
 
     /// Sends CONNECT, the first packet of the connection [MQTT-3.1.0-1].
@@ -169,6 +179,7 @@ impl Opening {
         credentials: &Credentials,
         out: &mut Outbox,
     ) -> Result<Handshake, Error> {
+        check(config, self.client_id(config), credentials)?;
         let purpose = self.purpose(config);
         let clean = purpose != Purpose::Keep;
         let properties = match config.version {
@@ -209,17 +220,16 @@ impl Opening {
     }
 
     fn purpose(&self, config: &Config) -> Purpose {
-        match (config.session, self.stored) {
-            (SessionMode::None, _) => Purpose::Clean,
-            (_, Stored::Ours | Stored::Wiped) | (SessionMode::Resume, Stored::Unknown) => {
-                Purpose::Keep
-            }
-            (SessionMode::Fresh, Stored::Unknown) => match config.version {
-                Version::V5_0 => Purpose::Clean,
-                Version::V3_1_1 => Purpose::Keep,
-                Version::V3_1 => Purpose::Wipe,
-            },
-            (SessionMode::Fresh | SessionMode::Resume, Stored::Leftover) => Purpose::Wipe,
+        if !keeps_session(config) {
+            return Purpose::Clean;
+        }
+        match (self.stored, config.version) {
+            (Stored::Ours | Stored::Wiped, _) => Purpose::Keep,
+            (Stored::Unknown, _) if config.session == SessionMode::Resume => Purpose::Keep,
+            (Stored::Unknown | Stored::Leftover, Version::V5_0) => Purpose::Clean,
+            // It may be that there is nothing to wipe.
+            (Stored::Unknown, Version::V3_1_1) => Purpose::Keep,
+            (Stored::Leftover, Version::V3_1_1) | (_, Version::V3_1) => Purpose::Wipe,
         }
     }
 
@@ -265,11 +275,13 @@ impl Opening {
             Version::V3_1 | Version::V3_1_1 | Version::V5_0 if present => Continuity::Present,
             Version::V3_1 | Version::V3_1_1 | Version::V5_0 => Continuity::Lost,
         };
-        if config.session != SessionMode::None {
+        if keeps_session(config) {
             self.stored = Stored::Ours;
         }
-        if let Some(id) = connack.properties.assigned_client_identifier() {
-            self.assigned = Some(Rc::from(id));
+        match connack.properties.assigned_client_identifier() {
+            // Only a client without an identifier is given one.
+            Some(id) if config.client_id.is_empty() => self.assigned = Some(Rc::from(id)),
+            Some(_) | None => {}
         }
         Ok(Verdict::Open(
             continuity,
@@ -302,6 +314,37 @@ impl Handshake {
             Doing::Connecting,
         ))
     }
+}
+
+/// Whether there is a session that outlives connections. In 3.1.1 a client without an identifier cannot
+/// have one [MQTT-3.1.3-7 of 3.1.1]; in 5.0 the broker tells the identifier that it assigned.
+fn keeps_session(config: &Config) -> bool {
+    match config.session {
+        SessionMode::Fresh | SessionMode::Resume => {
+            config.version != Version::V3_1_1 || !config.client_id.is_empty()
+        }
+        SessionMode::None => false,
+    }
+}
+
+/// What the older versions cannot express.
+fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<(), Error> {
+    let misuse = |text: &str| {
+        Err(Error::new(
+            ErrorKind::Misuse(text.into()),
+            Doing::Connecting,
+        ))
+    };
+    match config.version {
+        Version::V5_0 => return Ok(()),
+        Version::V3_1_1 => {}
+        Version::V3_1 if (1..=MAX_CLIENT_ID_3_1).contains(&client_id.chars().count()) => {}
+        Version::V3_1 => return misuse("MQTT 3.1 wants a client identifier of 1 to 23 characters"),
+    }
+    if credentials.password.is_some() && credentials.user_name.is_none() {
+        return misuse("before MQTT 5.0 a password needs a user name");
+    }
+    Ok(())
 }
 
 fn leave(out: &mut Outbox) {
@@ -348,7 +391,7 @@ fn limits(properties: PropertyList<'_>, config: &Config) -> Limits {
         maximum_packet_size: properties
             .maximum_packet_size()
             .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(usize::MAX),
+            .unwrap_or(LARGEST),
         topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
         wildcards_available: properties.wildcard_subscription_available().unwrap_or(true),
         shared_available: properties.shared_subscription_available().unwrap_or(true),

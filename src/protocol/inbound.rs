@@ -13,7 +13,7 @@ use super::{Effect, Link, Protocol};
 use crate::codec::publish::AckKind;
 use crate::codec::{self, Ack, Connack, Frame, Packet, Publish, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::message::{Incoming, TopicRef};
+use crate::message::{Incoming, Qos, TopicRef};
 use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
@@ -98,6 +98,7 @@ impl Protocol {
     ) -> Result<Step<'a>, Error> {
         if let Link::Online(online) = &mut self.link
             && online.skip > 0
+            && !input.is_empty()
         {
             let size = online.skip.min(input.len());
             online.skip -= size;
@@ -122,12 +123,16 @@ impl Protocol {
             }
             Ok(Split::Whole { frame, size }) => self.handle_frame(now, frame, size, whole),
         };
-        if let Err(error) = &result
-            && let ErrorKind::Protocol(violation) = error.kind()
-        {
-            self.accuse(*violation);
-        }
-        result
+        result.map_err(|error| {
+            let doing = match self.link {
+                Link::Connecting(_) => Doing::Connecting,
+                Link::Offline | Link::Online(_) | Link::Leaving(_) => Doing::Connected,
+            };
+            if let ErrorKind::Protocol(violation) = error.kind() {
+                self.accuse(*violation);
+            }
+            error.while_doing(doing)
+        })
     }
 
     /// The message was handed to so many who have to take it, and is acknowledged at `deadline` even
@@ -201,14 +206,20 @@ impl Protocol {
                 Some(Owner::PublishOut(key)) => {
                     publish_out.handle_puback(key, ack.reason, text(&ack), window, ids, out)
                 }
-                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
+                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
             },
             Packet::Pubrec(ack) => {
                 let known = match ids.owner(ack.id) {
                     Some(Owner::PublishOut(key)) => {
                         publish_out.handle_pubrec(key, ack.reason, text(&ack), window, ids, out)
                     }
-                    Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
+                    Some(Owner::Burnt) if ack.reason.is_error() => {
+                        publish_out.handle_burnt(ack.id, ids);
+                        false
+                    }
+                    Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => {
+                        false
+                    }
                 };
                 if !known && !ack.reason.is_error() {
                     // So that the broker can finish what only it remembers [MQTT-3.6.2-1].
@@ -220,6 +231,10 @@ impl Protocol {
             Packet::Pubrel(ack) => publish_in.handle_pubrel(ack.id, ledger, out),
             Packet::Pubcomp(ack) => match ids.owner(ack.id) {
                 Some(Owner::PublishOut(key)) => publish_out.handle_pubcomp(key, window, ids, out),
+                Some(Owner::Burnt) => {
+                    publish_out.handle_burnt(ack.id, ids);
+                    false
+                }
                 Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
             },
             Packet::Suback(suback) => match ids.owner(suback.id) {
@@ -227,14 +242,14 @@ impl Protocol {
                     subscribing.handle_suback(key, &suback, ids, out)?;
                     true
                 }
-                Some(Owner::PublishOut(_) | Owner::Unsubscribe(_)) | None => false,
+                Some(Owner::PublishOut(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
             },
             Packet::Unsuback(unsuback) => match ids.owner(unsuback.id) {
                 Some(Owner::Unsubscribe(key)) => {
                     unsubscribing.handle_unsuback(key, &unsuback, subscribing, ids, out)?;
                     true
                 }
-                Some(Owner::PublishOut(_) | Owner::Subscribe(_)) | None => false,
+                Some(Owner::PublishOut(_) | Owner::Subscribe(_) | Owner::Burnt) | None => false,
             },
             Packet::Pingresp => {
                 // One that nobody asked for is harmless, and proves nothing.
@@ -245,6 +260,9 @@ impl Protocol {
             }
             Packet::Disconnect(disconnect) => match self.config.version {
                 Version::V5_0 => {
+                    if !may_be_about_a_message(disconnect.reason) {
+                        window.acknowledged();
+                    }
                     let kind = ErrorKind::Disconnected(disconnect.reason);
                     return Err(Error::new(kind, Doing::Connected));
                 }
@@ -356,10 +374,16 @@ impl Protocol {
             // At most a topic of 65,535 bytes stands before the identifier.
             return Ok(Step::More { size: None });
         };
-        if let Some(id) = id {
-            self.session
-                .publish_in
-                .handle_skipped(qos, id, &mut online.ledger, &mut self.out);
+        match (qos, id) {
+            (Qos::AtMostOnce, _) => {}
+            (Qos::AtLeastOnce | Qos::ExactlyOnce, Some(id)) => {
+                let ledger = &mut online.ledger;
+                let publish_in = &mut self.session.publish_in;
+                publish_in.handle_skipped(qos, id, ledger, &mut self.out);
+            }
+            (Qos::AtLeastOnce | Qos::ExactlyOnce, None) => {
+                return Err(Violation::protocol("MQTT-2.2.1-3", "a packet id is 0").into());
+            }
         }
         online.skip = size - here;
         self.out.effect(Effect::Skipped(size));
@@ -388,6 +412,24 @@ fn ledger(link: &mut Link) -> Option<&mut Ledger> {
 
 fn text<'a>(ack: &Ack<'a>) -> Option<&'a str> {
     PropertyList::reason_string(ack.properties)
+}
+
+/// Whether a message of ours can be why the broker disconnects. What it says about itself, about the
+/// session or about time must never cost a message.
+fn may_be_about_a_message(reason: Reason) -> bool {
+    !matches!(
+        reason,
+        Reason::SUCCESS
+            | Reason::SERVER_BUSY
+            | Reason::SERVER_SHUTTING_DOWN
+            | Reason::KEEP_ALIVE_TIMEOUT
+            | Reason::SESSION_TAKEN_OVER
+            | Reason::ADMINISTRATIVE_ACTION
+            | Reason::USE_ANOTHER_SERVER
+            | Reason::SERVER_MOVED
+            | Reason::CONNECTION_RATE_EXCEEDED
+            | Reason::MAXIMUM_CONNECT_TIME
+    )
 }
 
 fn not_from_server() -> Error {

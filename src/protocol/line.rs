@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 
 use super::Token;
+use super::outbox::Outbox;
+use crate::error::Error;
 use crate::message::Message;
 use crate::wait::Wait;
 
@@ -15,6 +17,8 @@ use crate::wait::Wait;
 #[derive(Debug, Default)]
 pub(super) struct Line {
     queue: VecDeque<Parked>,
+    /// How many places of `queue` belong to nobody any more.
+    withdrawn: usize,
     next: u64,
 }
 
@@ -48,31 +52,41 @@ impl Line {
             .queue
             .binary_search_by_key(&place, |parked| parked.place)
             .ok()?;
-        let message = self.queue[index]
-            .content
-            .take()
-            .map(|(message, _, _)| message);
-        // The line is empty when nobody is in it.
-        while self
-            .queue
-            .front()
-            .is_some_and(|parked| parked.content.is_none())
-        {
-            self.queue.pop_front();
-        }
-        message
+        let (message, ..) = self.queue.get_mut(index)?.content.take()?;
+        self.withdrawn += 1;
+        self.tidy();
+        Some(message)
     }
 
     /// The first in line.
     pub(super) fn pop(&mut self) -> Option<(Message, Wait, Token)> {
         let first = self.queue.pop_front()?.content;
+        self.tidy();
+        first
+    }
+
+    /// None of them will move up: their waits end with this error.
+    pub(super) fn fail(&mut self, error: &Error, out: &mut Outbox) {
+        for (_, _, token) in self.queue.drain(..).filter_map(|parked| parked.content) {
+            out.done(token, Err(error.clone()));
+        }
+        self.withdrawn = 0;
+    }
+
+    /// Drops the places of those who gave up: at the front at once, because the line is empty when
+    /// nobody is in it; elsewhere once they are the larger part.
+    fn tidy(&mut self) {
         while self
             .queue
             .front()
             .is_some_and(|parked| parked.content.is_none())
         {
             self.queue.pop_front();
+            self.withdrawn -= 1;
         }
-        first
+        if self.withdrawn * 2 > self.queue.len() {
+            self.queue.retain(|parked| parked.content.is_some());
+            self.withdrawn = 0;
+        }
     }
 }

@@ -28,6 +28,7 @@ mod expiry;
 mod ledger;
 mod line;
 mod outbox;
+mod outgoing;
 mod packet_id;
 mod window;
 
@@ -35,9 +36,9 @@ pub use config::{Config, SessionMode};
 pub use connect::{Continuity, Credentials, Limits};
 pub use effect::{Asked, Done, Effect, Grant, Token};
 pub use inbound::{Delivery, Step};
-pub use outbox::Chunk;
+pub use outbox::{BodyChunk, Chunk};
+pub use outgoing::Outgoing;
 pub use publish_in::Receipt;
-pub use publish_qos0::Outgoing;
 pub use subscribe::Subscription;
 
 use connect::Handshake;

@@ -68,7 +68,7 @@ impl Protocol {
                             .handle_flushed(key, &mut self.out);
                     }
                     // It was answered before the flush was noticed.
-                    None => {}
+                    Some(Owner::Burnt) | None => {}
                 },
             }
         }
@@ -76,16 +76,25 @@ impl Protocol {
 
     /// The transport has ended, or could not be opened.
     pub fn disconnected(&mut self, end: End) {
-        let link = std::mem::replace(&mut self.link, Link::Offline);
-        let taken = self.out.taken();
-        let online = match link {
-            Link::Online(online) => Some(online),
-            Link::Leaving(online) => online,
-            Link::Offline | Link::Connecting(_) => None,
+        self.end_link(end, &ErrorKind::LinkLost);
+        if !self.config.keep_qos0_offline {
+            let lost = Error::new(ErrorKind::LinkLost, Doing::Publishing);
+            self.session.publish_qos0.fail(&lost, &mut self.out);
+            self.session.line_qos0.fail(&lost, &mut self.out);
+        }
+    }
+
+    /// The connection ends, and waits that cannot go on without it end with an error of this kind.
+    pub(super) fn end_link(&mut self, end: End, kind: &ErrorKind) {
+        let (online, blame) = match std::mem::replace(&mut self.link, Link::Offline) {
+            Link::Online(online) => (Some(online), end == End::ByBroker),
+            // We had said good-bye, so it is no message's fault that the broker closed.
+            Link::Leaving(online) => (online, false),
+            Link::Offline | Link::Connecting(_) => (None, false),
         };
-        let session = &mut self.session;
+        let taken = self.out.taken();
         if let Some(online) = online {
-            let blame = end == End::ByBroker;
+            let session = &mut self.session;
             session.publish_out.disconnected(
                 &online.window,
                 blame,
@@ -96,28 +105,25 @@ impl Protocol {
             session.subscribing.disconnected(&mut session.ids);
             session.unsubscribing.disconnected(&mut session.ids);
             for token in online.ping.disconnected() {
-                self.out
-                    .done(token, Err(Error::new(ErrorKind::LinkLost, Doing::Pinging)));
+                let error = Error::new(kind.clone(), Doing::Pinging);
+                self.out.done(token, Err(error));
             }
         }
         for whom in self.out.disconnected() {
             // QoS 0 is not sent again, so its wait ends; the others go on across the reconnect.
             if let OnFlush::Wait { token, from } = whom {
                 let sent = if from < taken { Sent::Maybe } else { Sent::No };
-                let error = Error::new(ErrorKind::LinkLost, Doing::Publishing).sent_as(sent);
+                let error = Error::new(kind.clone(), Doing::Publishing).sent_as(sent);
                 self.out.done(token, Err(error));
             }
         }
     }
 
-    /// Time has passed. Also gives what was accepted since the last call the time from which its expiry
-    /// counts.
+    /// Time has passed.
     ///
     /// # Errors
     /// The connection, or the attempt at one, has to be given up.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
-        self.session.publish_out.stamp(now);
-        self.session.publish_qos0.stamp(now);
         match &mut self.link {
             Link::Offline | Link::Leaving(_) => Ok(()),
             Link::Connecting(handshake) => handshake.handle_timeout(now),

@@ -19,6 +19,8 @@ pub(super) enum Owner {
     Subscribe(usize),
     /// An UNSUBSCRIBE that waits for its UNSUBACK.
     Unsubscribe(usize),
+    /// A QoS 2 message that was given up although the broker may have recorded its identifier.
+    Burnt,
 }
 
 /// The identifiers in use.
@@ -72,6 +74,13 @@ impl PacketIds {
         self.find(id)
             .and_then(|slot| self.slots[slot])
             .map(|(_, owner)| owner)
+    }
+
+    /// The holder of `id` is gone, but no other may have it yet.
+    pub(super) fn burn(&mut self, id: PacketId) {
+        if let Some(slot) = self.find(id) {
+            self.slots[slot] = Some((id, Owner::Burnt));
+        }
     }
 
     /// Makes `id` free.

@@ -14,7 +14,7 @@
 //!
 //! An entry outlives connections; the [`Window`] (quota and replay) belongs to one. Entries keep the
 //! order in which they were accepted, and released ones the order of their PUBRECs, because a replay
-//! follows it [MQTT-4.6.0-1/-4].
+//! follows it [MQTT-4.6.0-1/-4]. What a lost link does to them is in `replay`.
 
 mod replay;
 
@@ -26,6 +26,7 @@ use slab::Slab;
 use super::connect::Limits;
 use super::expiry::Expiry;
 use super::outbox::{OnFlush, Outbox};
+use super::outgoing::{OVERHEAD, carried, check, cost};
 use super::packet_id::{Owner, PacketIds};
 use super::window::{Proof, Window};
 use super::{Done, Effect, Token};
@@ -33,16 +34,8 @@ use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::{Message, PacketId, Qos};
-use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
-use crate::version::Version;
 use crate::wait::Wait;
-
-/// Connections that the broker may close over one message before the message is given up.
-const CUTS: u8 = 3;
-
-/// Bytes that a message counts beside topic and payload: about what its entry takes.
-pub(super) const OVERHEAD: usize = 64;
 
 /// All QoS 1 and 2 messages that are not finished.
 #[derive(Debug, Default)]
@@ -50,11 +43,15 @@ pub(super) struct PublishOut {
     entries: Slab<Entry>,
     /// Accepted and without an identifier, oldest first.
     pending: VecDeque<usize>,
+    /// How many at the end of `pending` were accepted since the last turn.
+    unstamped: usize,
     /// Bytes of everything that is not finished.
     bytes: usize,
     next_order: u64,
-    /// Pending messages that were accepted since the last turn: the last ones.
-    fresh: usize,
+    /// Identifiers of QoS 2 messages that were given up although the broker may have recorded them. It
+    /// would swallow another message under one of these as a repeat [MQTT-4.3.3-10], so they stay in use
+    /// until it answers or loses the session.
+    burnt: Vec<PacketId>,
 }
 
 #[derive(Debug)]
@@ -67,6 +64,8 @@ struct Entry {
     expires: Expiry,
     wait: Option<(Wait, Token)>,
     stage: Stage,
+    /// Whether bytes of it had reached the transport of a connection that is over.
+    written: bool,
     /// Connections that ended over this message.
     cuts: u8,
 }
@@ -76,16 +75,15 @@ enum Stage {
     /// It has no identifier.
     Pending,
     /// PUBLISH is in the out buffer or beyond; its bytes began and ended at these offsets.
-    Sent {
+    Sent { id: PacketId, from: u64, to: u64 },
+    /// The link was lost before it was acknowledged.
+    Unsettled { id: PacketId },
+    /// PUBREC came, with this reason; PUBREL is sent and PUBCOMP awaited.
+    Released {
         id: PacketId,
-        from: u64,
-        to: u64,
-        dup: bool,
+        order: u64,
+        reason: Reason,
     },
-    /// The link was lost before it was acknowledged; `dup` if bytes of it had reached the transport.
-    Unsettled { id: PacketId, dup: bool },
-    /// PUBREC came; PUBREL is sent and PUBCOMP awaited.
-    Released { id: PacketId, order: u64 },
 }
 
 impl PublishOut {
@@ -99,12 +97,7 @@ impl PublishOut {
         self.entries.len()
     }
 
-    /// How many have an identifier.
-    pub(super) fn in_flight(&self) -> usize {
-        self.entries.len() - self.pending.len()
-    }
-
-    /// How many are not finished and how many of these the broker may have.
+    /// Whether all are finished.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -123,18 +116,21 @@ impl PublishOut {
             order,
             wait,
             stage: Stage::Pending,
+            written: false,
             cuts: 0,
         });
         self.pending.push_back(key);
-        self.fresh += 1;
+        self.unstamped += 1;
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
     pub(super) fn stamp(&mut self, now: Instant) {
-        let fresh = std::mem::take(&mut self.fresh);
-        for key in self.pending.iter().rev().take(fresh) {
-            self.entries[*key].expires.stamp(now);
+        for key in self.pending.iter().rev().take(self.unstamped) {
+            if let Some(entry) = self.entries.get_mut(*key) {
+                entry.expires.stamp(now);
+            }
         }
+        self.unstamped = 0;
     }
 
     /// Whether [`PublishOut::emit`] has something to send within the quota.
@@ -147,7 +143,7 @@ impl PublishOut {
     /// Whether PINGREQ has to be answered before the next message may be sent: the link was cut over
     /// it before. Says so once per connection.
     pub(super) fn wants_proof(&self, window: &mut Window) -> bool {
-        let wants = self.suspects(window) && window.proof == Proof::None;
+        let wants = window.proof == Proof::None && self.suspects(window);
         if wants {
             window.proof = Proof::Asked;
         }
@@ -156,7 +152,8 @@ impl PublishOut {
 
     fn suspects(&self, window: &Window) -> bool {
         let next = window.replay.front().or(self.pending.front());
-        next.is_some_and(|key| self.entries[*key].cuts > 0)
+        next.and_then(|key| self.entries.get(*key))
+            .is_some_and(|entry| entry.cuts > 0)
     }
 
     /// Sends the next message: first what is to be sent again, then what is new. One that the
@@ -180,38 +177,28 @@ impl PublishOut {
             return;
         };
         let (id, dup) = match entry.stage {
-            Stage::Unsettled { id, dup } | Stage::Sent { id, dup, .. } => (Some(id), dup),
-            Stage::Pending | Stage::Released { .. } => (None, false),
+            Stage::Pending => (None, false),
+            Stage::Unsettled { id } => (Some(id), entry.written),
+            Stage::Sent { .. } | Stage::Released { .. } => return,
         };
-        // What the broker may already have is finished whatever its age [MQTT-4.3.3-7].
-        let expiry = if dup {
-            Some(None)
-        } else {
-            entry.expires.left(now)
+        entry.expires.stamp(now);
+        let seconds = match (entry.expires.left(now), dup) {
+            (Some(seconds), _) => Ok(seconds),
+            // What the broker may already have is finished whatever its age [MQTT-4.3.3-7].
+            (None, true) => Ok(Some(1)),
+            (None, false) => Err(Error::new(ErrorKind::Expired, Doing::Publishing)),
         };
-        let verdict = match expiry {
-            None => Err(Error::new(ErrorKind::Expired, Doing::Publishing)),
-            Some(seconds) => {
-                check(message.quality_of_service(), message.is_retained(), limits).map(|()| seconds)
-            }
-        };
-        let seconds = match verdict {
+        let seconds = match seconds
+            .and_then(|seconds| check(entry.qos, message.is_retained(), limits).map(|()| seconds))
+        {
             Ok(seconds) => seconds,
-            Err(error) => return self.give_up(key, id, error, dup, ids, out),
+            Err(error) => return self.give_up(key, id, error, ids, out),
         };
         let Some(id) = id.or_else(|| ids.take(Owner::PublishOut(key))) else {
             self.pending.push_front(key);
             return;
         };
-        let lowered;
-        let properties = match (out.version(), seconds) {
-            (Version::V3_1 | Version::V3_1_1, _) => PropertyList::EMPTY,
-            (Version::V5_0, Some(left)) => {
-                lowered = Properties::from(message.property_list()).message_expiry_interval(left);
-                lowered.list()
-            }
-            (Version::V5_0, None) => message.property_list(),
-        };
+        let properties = carried(out.version(), message.property_list(), seconds);
         let from = out.total();
         let publish = Publish {
             dup,
@@ -219,22 +206,21 @@ impl PublishOut {
             retain: message.is_retained(),
             topic: message.topic(),
             id: Some(id),
-            properties,
+            properties: properties.list(),
             payload: message.payload(),
         };
         if let Err(error) = out.publish(&publish, Some(message.body_of())) {
-            return self.give_up(key, Some(id), error, dup, ids, out);
+            return self.give_up(key, Some(id), error, ids, out);
         }
         entry.stage = Stage::Sent {
             id,
             from,
             to: out.total(),
-            dup,
         };
         if let Some((Wait::Sent, _)) = entry.wait {
             out.when_flushed(OnFlush::Packet(id));
         }
-        window.used += 1;
+        window.begun();
     }
 
     /// The PUBLISH in the entry `key` was flushed.
@@ -257,13 +243,11 @@ impl PublishOut {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> bool {
-        match self.entries.get(key).map(|entry| (&entry.stage, entry.qos)) {
-            Some((Stage::Sent { id, .. }, Qos::AtLeastOnce)) => ids.release(*id),
-            // An answer to something that was not sent on this connection, or of the wrong kind.
-            Some(_) | None => return false,
-        }
+        let Some(id) = self.answered(key, Qos::AtLeastOnce, window) else {
+            return false;
+        };
+        ids.release(id);
         window.finished();
-        window.acknowledged();
         self.finish(key, reason, text, out);
         true
     }
@@ -278,39 +262,41 @@ impl PublishOut {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else {
+        if let Some(Stage::Released { id, .. }) = self.entries.get(key).map(|entry| &entry.stage) {
+            // Repeated: PUBREL again, in case it was lost. A refusal comes too late.
+            if !reason.is_error() {
+                out.acknowledge(AckKind::Pubrel, *id, Reason::SUCCESS);
+            }
+            return !reason.is_error();
+        }
+        let Some(id) = self.answered(key, Qos::ExactlyOnce, window) else {
             return false;
         };
-        let id = match (&entry.stage, entry.qos) {
-            (Stage::Sent { id, .. }, Qos::ExactlyOnce) => *id,
-            // Repeated: PUBREL again, in case it was lost.
-            (Stage::Released { id, .. }, _) => {
-                out.acknowledge(AckKind::Pubrel, *id, Reason::SUCCESS);
-                return true;
-            }
-            (Stage::Pending | Stage::Sent { .. } | Stage::Unsettled { .. }, _) => return false,
-        };
-        window.acknowledged();
         if reason.is_error() {
             ids.release(id);
             window.finished();
             self.finish(key, reason, text, out);
             return true;
         }
-        // The broker has it: the content is not needed any more, and may never be sent again.
+        // It has left, whether or not the flush was noticed.
+        self.handle_flushed(key, out);
         let order = self.next_order;
         self.next_order += 1;
-        entry.stage = Stage::Released { id, order };
-        entry.message = None;
-        self.bytes -= entry.cost - OVERHEAD;
-        entry.cost = OVERHEAD;
+        if let Some(entry) = self.entries.get_mut(key) {
+            // The broker has it: the content is not needed any more, and may never be sent again.
+            entry.message = None;
+            self.bytes -= entry.cost - OVERHEAD;
+            entry.cost = OVERHEAD;
+            entry.stage = Stage::Released { id, order, reason };
+        }
         out.acknowledge(AckKind::Pubrel, id, Reason::SUCCESS);
         true
     }
 
     /// PUBCOMP, for the entry `key`. Returns whether it belongs to something.
     ///
-    /// 0x92 after a replay means that the broker had finished before: that is success too.
+    /// 0x92 after a replay means that the broker had finished before: that is success too. What the
+    /// broker had to say about the message it said with PUBREC.
     pub(super) fn handle_pubcomp(
         &mut self,
         key: usize,
@@ -318,25 +304,34 @@ impl PublishOut {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> bool {
-        match self.entries.get(key).map(|entry| &entry.stage) {
-            Some(Stage::Released { id, .. }) => ids.release(*id),
+        let reason = match self.entries.get(key).map(|entry| &entry.stage) {
+            Some(Stage::Released { id, reason, .. }) => {
+                ids.release(*id);
+                *reason
+            }
             Some(Stage::Pending | Stage::Sent { .. } | Stage::Unsettled { .. }) | None => {
                 return false;
             }
-        }
-        window.finished();
+        };
         window.acknowledged();
-        self.finish(key, Reason::SUCCESS, None, out);
+        window.finished();
+        self.finish(key, reason, None, out);
         true
+    }
+
+    /// The broker is done with the identifier of a message that was given up.
+    pub(super) fn handle_burnt(&mut self, id: PacketId, ids: &mut PacketIds) {
+        self.burnt.retain(|burnt| *burnt != id);
+        ids.release(id);
     }
 
     /// Nothing will be sent any more: every wait ends.
     pub(super) fn close(&mut self, out: &mut Outbox) {
         for entry in self.entries.drain() {
             let sent = match entry.stage {
-                Stage::Pending | Stage::Unsettled { dup: false, .. } => Sent::No,
-                Stage::Unsettled { dup: true, .. } | Stage::Sent { .. } => Sent::Maybe,
                 Stage::Released { .. } => Sent::Yes,
+                Stage::Pending | Stage::Unsettled { .. } if !entry.written => Sent::No,
+                Stage::Pending | Stage::Unsettled { .. } | Stage::Sent { .. } => Sent::Maybe,
             };
             if let Some((_, token)) = entry.wait {
                 out.done(token, Err(Error::closed(Doing::Publishing).sent_as(sent)));
@@ -346,7 +341,24 @@ impl PublishOut {
         self.bytes = 0;
     }
 
-    /// The broker has answered: the exchange is over.
+    /// The broker has answered the PUBLISH of the entry `key`, which is of this QoS. Returns its
+    /// identifier, unless there was nothing to answer.
+    fn answered(&self, key: usize, qos: Qos, window: &mut Window) -> Option<PacketId> {
+        let entry = self.entries.get(key).filter(|entry| entry.qos == qos)?;
+        let id = match entry.stage {
+            Stage::Sent { id, .. } => id,
+            // It answers what came on the last connection: then it is not sent again.
+            Stage::Unsettled { id } => {
+                window.settled(key);
+                id
+            }
+            Stage::Pending | Stage::Released { .. } => return None,
+        };
+        window.acknowledged();
+        Some(id)
+    }
+
+    /// The exchange is over.
     fn finish(&mut self, key: usize, reason: Reason, text: Option<&str>, out: &mut Outbox) {
         if !reason.is_error() {
             let entry = self.remove(key);
@@ -367,23 +379,29 @@ impl PublishOut {
         );
     }
 
+    /// The message is not sent, or not sent again; `id` is the identifier it has.
     fn give_up(
         &mut self,
         key: usize,
         id: Option<PacketId>,
         error: Error,
-        dup: bool,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) {
-        if let Some(id) = id {
-            ids.release(id);
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        let (written, qos) = (entry.written, entry.qos);
+        match (id, &entry.stage) {
+            (Some(id), Stage::Unsettled { .. }) if written && qos == Qos::ExactlyOnce => {
+                ids.burn(id);
+                self.burnt.push(id);
+            }
+            (Some(id), _) => ids.release(id),
+            (None, _) => {}
         }
-        self.fail(
-            key,
-            error.sent_as(if dup { Sent::Maybe } else { Sent::No }),
-            out,
-        );
+        let sent = if written { Sent::Maybe } else { Sent::No };
+        self.fail(key, error.sent_as(sent), out);
     }
 
     /// The message ends with an error: its wait is told, or if nobody waits, an event says it.
@@ -398,23 +416,15 @@ impl PublishOut {
     fn remove(&mut self, key: usize) -> Entry {
         let entry = self.entries.remove(key);
         self.bytes -= entry.cost;
+        if self.entries.is_empty() && self.entries.capacity() > KEPT {
+            // An idle client holds nothing; the next burst grows the table again.
+            self.entries = Slab::new();
+            self.pending = VecDeque::new();
+        }
         entry
     }
 }
 
-/// What a message counts against the bound of its queue.
-pub(super) fn cost(topic: usize, payload: usize) -> usize {
-    topic + payload + OVERHEAD
-}
-
-/// What the broker said at CONNACK that it does not take [MQTT-3.2.2-11, -14].
-pub(super) fn check(qos: Qos, retain: bool, limits: &Limits) -> Result<(), Error> {
-    let refuse = |reason| Err(Error::new(ErrorKind::NotOffered(reason), Doing::Publishing));
-    if qos > limits.maximum_qos {
-        return refuse(Reason::QOS_NOT_SUPPORTED);
-    }
-    if retain && !limits.retain_available {
-        return refuse(Reason::RETAIN_NOT_SUPPORTED);
-    }
-    Ok(())
-}
+/// Entries for which an idle client keeps the room, so that sending one message after the other
+/// allocates nothing.
+const KEPT: usize = 64;

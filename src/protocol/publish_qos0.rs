@@ -14,26 +14,12 @@ use std::time::Instant;
 use super::connect::Limits;
 use super::expiry::Expiry;
 use super::outbox::{LARGE, OnFlush, Outbox};
-use super::publish_out::{check, cost};
+use super::outgoing::{Outgoing, carried, check, cost};
 use super::{Effect, Token};
 use crate::codec::Publish;
 use crate::error::{Doing, Error, ErrorKind};
-use crate::message::{Body, Payload, Qos};
-use crate::properties::{Properties, PropertyList};
-use crate::version::Version;
-
-/// A message to publish, borrowed from its caller.
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    /// Where to; checked to be a topic name.
-    pub topic: &'a str,
-    /// What.
-    pub payload: Payload<'a>,
-    /// With which properties; not sent before 5.0.
-    pub properties: PropertyList<'a>,
-    /// Whether the broker keeps it.
-    pub retain: bool,
-}
+use crate::message::{Body, Qos};
+use crate::properties::PropertyList;
 
 /// Accepted QoS 0 messages that wait for room or for the link.
 #[derive(Debug, Default)]
@@ -45,9 +31,9 @@ pub(super) struct PublishQos0 {
     /// Properties and small payloads of `queue` back to back, from `start` on.
     buffer: Vec<u8>,
     start: usize,
+    /// How many at the end of `queue` were accepted since the last turn.
+    unstamped: usize,
     bytes: usize,
-    /// Entries at the back that were accepted since the last turn.
-    fresh: usize,
 }
 
 #[derive(Debug)]
@@ -107,11 +93,8 @@ impl PublishQos0 {
         check(Qos::AtMostOnce, outgoing.retain, limits)?;
         let payload = outgoing.payload.as_bytes();
         let body = (payload.len() > LARGE).then(|| outgoing.payload.clone().into_body());
-        let properties = match out.version() {
-            Version::V3_1 | Version::V3_1_1 => PropertyList::EMPTY,
-            Version::V5_0 => outgoing.properties,
-        };
-        let publish = packet(outgoing.topic, outgoing.retain, properties, payload);
+        let properties = carried(out.version(), outgoing.properties, None);
+        let publish = packet(outgoing.topic, outgoing.retain, properties.list(), payload);
         let from = out.total();
         out.publish(&publish, body.as_ref())?;
         if let Some(token) = wait {
@@ -142,19 +125,15 @@ impl PublishQos0 {
             expires,
             wait,
         });
-        self.fresh += 1;
+        self.unstamped += 1;
     }
 
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
     pub(super) fn stamp(&mut self, now: Instant) {
-        for entry in self
-            .queue
-            .iter_mut()
-            .rev()
-            .take(std::mem::take(&mut self.fresh))
-        {
+        for entry in self.queue.iter_mut().rev().take(self.unstamped) {
             entry.expires.stamp(now);
         }
+        self.unstamped = 0;
     }
 
     /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends
@@ -179,16 +158,9 @@ impl PublishQos0 {
         let sent = match entry.expires.left(now) {
             None => Err(Error::new(ErrorKind::Expired, Doing::Publishing)),
             Some(seconds) => check(Qos::AtMostOnce, entry.retain, limits).and_then(|()| {
-                let lowered;
-                let properties = match (out.version(), seconds) {
-                    (Version::V3_1 | Version::V3_1_1, _) => PropertyList::EMPTY,
-                    (Version::V5_0, Some(left)) => {
-                        lowered = Properties::from(list).message_expiry_interval(left);
-                        lowered.list()
-                    }
-                    (Version::V5_0, None) => list,
-                };
-                out.publish(&packet(topic, entry.retain, properties, payload), body)
+                let properties = carried(out.version(), list, seconds);
+                let publish = packet(topic, entry.retain, properties.list(), payload);
+                out.publish(&publish, body)
             }),
         };
         match (sent, entry.wait) {
@@ -202,18 +174,41 @@ impl PublishQos0 {
         self.compact();
     }
 
-    /// Nothing will be sent any more: every wait ends.
-    pub(super) fn close(&mut self, out: &mut Outbox) {
-        for entry in self.queue.drain(..) {
-            if let Some(token) = entry.wait {
-                out.done(token, Err(Error::closed(Doing::Publishing)));
+    /// None of those who wait will be sent: they end with this error, and if nobody waits for one, an
+    /// event says so.
+    pub(super) fn fail(&mut self, error: &Error, out: &mut Outbox) {
+        for entry in std::mem::take(self).queue {
+            match entry.wait {
+                Some(token) => out.done(token, Err(error.clone())),
+                None => out.effect(Effect::Unpublished(None, error.clone())),
             }
         }
-        *self = Self::default();
+    }
+
+    /// Nothing will be sent any more: every wait ends.
+    pub(super) fn close(&mut self, out: &mut Outbox) {
+        for token in std::mem::take(self)
+            .queue
+            .into_iter()
+            .filter_map(|entry| entry.wait)
+        {
+            out.done(token, Err(Error::closed(Doing::Publishing)));
+        }
     }
 
     /// Drops what was sent once it is the larger part: each byte moves at most once.
     fn compact(&mut self) {
+        if self.queue.is_empty() {
+            self.topic_start = 0;
+            self.topics.clear();
+            self.start = 0;
+            self.buffer.clear();
+            if self.topics.capacity() + self.buffer.capacity() > KEPT {
+                // An idle client holds nothing; the next burst grows the buffers again.
+                *self = Self::default();
+            }
+            return;
+        }
         if self.topic_start * 2 >= self.topics.len() {
             self.topics.drain(..self.topic_start);
             self.topic_start = 0;
@@ -241,3 +236,6 @@ fn packet<'a>(
         payload,
     }
 }
+
+/// Bytes of buffer that an idle client keeps, so that a short burst now and then allocates nothing.
+const KEPT: usize = 4096;

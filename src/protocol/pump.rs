@@ -6,11 +6,54 @@ use super::session::{Online, Session};
 use super::{Chunk, Effect, Link, Protocol};
 
 impl Protocol {
-    /// Encodes what is pending and may be sent now; moves callers up who wait for room.
+    /// Encodes what is pending and may be sent now; moves callers up who wait for room. What was accepted
+    /// since the last call gets the time from which its expiry counts.
     pub fn pump(&mut self, now: Instant) {
         self.move_up();
+        self.session.publish_out.stamp(now);
+        self.session.publish_qos0.stamp(now);
+        self.emit_requests();
+        // What ends instead of being sent makes room without a byte, so nothing else would call again.
+        while self.emit_messages(now) && self.move_up() {}
+    }
+
+    /// SUBSCRIBEs and UNSUBSCRIBEs in the order of their calls. They wait behind no message, and few may
+    /// be unanswered at a time.
+    fn emit_requests(&mut self) {
         let Link::Online(online) = &mut self.link else {
             return;
+        };
+        let Session {
+            ids,
+            subscribing,
+            unsubscribing,
+            ..
+        } = &mut self.session;
+        let out = &mut self.out;
+        loop {
+            match (subscribing.next_order(), unsubscribing.next_order()) {
+                (Some(one), other) if other.is_none_or(|other| one < other) => {
+                    if !subscribing.is_free() {
+                        return;
+                    }
+                    subscribing.emit(&online.limits, ids, out);
+                }
+                (_, Some(_)) => {
+                    if !unsubscribing.is_free() {
+                        return;
+                    }
+                    unsubscribing.emit(ids, out);
+                }
+                (Some(_) | None, None) => return,
+            }
+        }
+    }
+
+    /// Messages, as far as there is room. The two classes take turns, so that neither starves the other.
+    /// Returns whether any left or ended.
+    fn emit_messages(&mut self, now: Instant) -> bool {
+        let Link::Online(online) = &mut self.link else {
+            return false;
         };
         let Online {
             limits,
@@ -22,35 +65,15 @@ impl Protocol {
             ids,
             publish_qos0,
             publish_out,
-            subscribing,
-            unsubscribing,
             ..
         } = &mut self.session;
         let out = &mut self.out;
-        // They wait behind no message, and few may be unanswered at a time.
-        loop {
-            match (subscribing.next_order(), unsubscribing.next_order()) {
-                (Some(one), other) if other.is_none_or(|other| one < other) => {
-                    if !subscribing.is_free() {
-                        break;
-                    }
-                    subscribing.emit(limits, ids, out);
-                }
-                (_, Some(_)) => {
-                    if !unsubscribing.is_free() {
-                        break;
-                    }
-                    unsubscribing.emit(ids, out);
-                }
-                (Some(_) | None, None) => break,
-            }
-        }
-        if publish_out.wants_proof(window) {
-            ping.probe(out);
-        }
-        // The two classes take turns, so that neither starves the other.
+        let mut emitted = false;
         loop {
             let mut idle = true;
+            if publish_out.wants_proof(window) {
+                ping.probe(out);
+            }
             if out.has_room() && publish_out.wants_to_emit(window, ids) {
                 publish_out.emit(now, limits, window, ids, out);
                 idle = false;
@@ -60,10 +83,10 @@ impl Protocol {
                 idle = false;
             }
             if idle {
-                break;
+                return emitted;
             }
+            emitted = true;
         }
-        self.move_up();
     }
 
     /// The next effect.
@@ -100,17 +123,21 @@ impl Protocol {
         }
     }
 
-    /// Those in line move up as long as there is room.
-    fn move_up(&mut self) {
+    /// Those in line move up as long as there is room. Returns whether any did.
+    fn move_up(&mut self) -> bool {
+        let mut moved = false;
         while self.session.publish_out.bytes() < self.config.queue_bytes
             && let Some((message, wait, token)) = self.session.line.pop()
         {
             self.accept(message, Some((wait, token)));
+            moved = true;
         }
         while self.session.publish_qos0.bytes() < self.config.queue_bytes
             && let Some((message, wait, token)) = self.session.line_qos0.pop()
         {
             self.accept(message, Some((wait, token)));
+            moved = true;
         }
+        moved
     }
 }

@@ -26,7 +26,6 @@ use crate::message::PacketId;
 use crate::properties::Properties;
 use crate::reason::Reason;
 use crate::topic;
-use crate::version::Version;
 use crate::wait::Wait;
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
@@ -60,6 +59,8 @@ struct Call {
     unflushed: usize,
     unanswered: usize,
     grants: Vec<Grant>,
+    /// Whether any SUBSCRIBE of it has left.
+    sent: Sent,
 }
 
 /// One SUBSCRIBE that is to be sent or is unanswered.
@@ -87,6 +88,8 @@ struct Flight {
 struct Active {
     options: FilterOptions,
     identifier: Option<u32>,
+    /// The place of its request among all subscribes and unsubscribes.
+    order: u64,
 }
 
 /// The machine.
@@ -100,7 +103,7 @@ pub(super) struct Subscribing {
 
 impl Subscribing {
     /// A caller wants to subscribe. `order` is its place among all subscribes and unsubscribes.
-    pub(super) fn subscribe(&mut self, subscription: Subscription, order: u64) {
+    pub(super) fn subscribe(&mut self, subscription: Subscription, order: u64, out: &mut Outbox) {
         let batches = subscription.filters.len().div_ceil(BATCH);
         let call = self.calls.insert(Call {
             owner: subscription.owner,
@@ -108,6 +111,7 @@ impl Subscribing {
             unflushed: batches,
             unanswered: batches,
             grants: Vec::with_capacity(subscription.filters.len()),
+            sent: Sent::No,
         });
         for filters in subscription.filters.chunks(BATCH) {
             self.queue.push_back(Request {
@@ -119,6 +123,7 @@ impl Subscribing {
                 flushed: false,
             });
         }
+        self.conclude(call, out);
     }
 
     /// The place of the next request in the common order.
@@ -132,43 +137,33 @@ impl Subscribing {
         self.flights.len() < IN_FLIGHT
     }
 
-    /// Sends the next request; one that the broker's limits forbid fails instead.
+    /// Sends the next request. What of it the broker's limits forbid fails instead.
     pub(super) fn emit(&mut self, limits: &Limits, ids: &mut PacketIds, out: &mut Outbox) {
+        let Some(mut request) = self.queue.pop_front() else {
+            return;
+        };
+        let identifier = request.identifier;
+        for (filter, options) in std::mem::take(&mut request.filters) {
+            match check(&filter, identifier, limits) {
+                Ok(()) => request.filters.push((filter, options)),
+                Err(error) => self.failed(request.call, filter, error, out),
+            }
+        }
+        if request.filters.is_empty() {
+            return self.answered(&request, out);
+        }
         let Some(id) = ids.take(Owner::Subscribe(self.flights.vacant_key())) else {
+            self.queue.push_front(request);
             return;
         };
-        let Some(request) = self.queue.pop_front() else {
+        if let Err(error) = send(&request, id, out) {
             ids.release(id);
-            return;
-        };
-        if let Err(error) = check(&request, limits) {
-            ids.release(id);
-            self.fail(request, &error, out);
-            return;
-        }
-        let mut payload = Vec::new();
-        for (filter, options) in &request.filters {
-            push_filter(&mut payload, filter, *options);
-        }
-        let properties = match (out.version(), request.identifier) {
-            (Version::V5_0, Some(identifier)) => request
-                .properties
-                .clone()
-                .subscription_identifier(identifier),
-            (Version::V5_0, None) => request.properties.clone(),
-            (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
-        };
-        let packet = Packet::Subscribe(Subscribe {
-            id,
-            properties: properties.list(),
-            filters: FilterList::new(&payload),
-        });
-        if let Err(error) = out.send(&packet) {
-            ids.release(id);
-            self.fail(request, &error.while_doing(Doing::Subscribing), out);
-            return;
+            return self.shrink(request, error, out);
         }
         out.when_flushed(OnFlush::Packet(id));
+        if let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) {
+            call.sent = Sent::Maybe;
+        }
         self.flights.insert(Flight {
             id,
             request,
@@ -198,7 +193,7 @@ impl Subscribing {
     /// SUBACK for the request in flight under `key`.
     ///
     /// # Errors
-    /// Not one reason per filter [MQTT-3.8.4-6].
+    /// Not one reason per filter [MQTT-3.8.4-6]. Then it is still unanswered.
     pub(super) fn handle_suback(
         &mut self,
         key: usize,
@@ -206,73 +201,73 @@ impl Subscribing {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(flight) = self.flights.try_remove(key) else {
+        let Some(asked) = self
+            .flights
+            .get(key)
+            .map(|flight| flight.request.filters.len())
+        else {
             return Ok(());
         };
-        ids.release(flight.id);
-        let request = flight.request;
-        if suback.reasons.iter().len() != request.filters.len() {
+        if suback.reasons.iter().len() != asked {
             return Err(Violation::protocol(
                 "MQTT-3.8.4-6",
                 "SUBACK has not one reason per filter",
             ));
         }
+        // It has left, whether or not the flush was noticed.
+        self.handle_flushed(key, out);
+        let Flight { id, request, .. } = self.flights.remove(key);
+        ids.release(id);
         let text: Option<Rc<str>> = suback.properties.reason_string().map(Rc::from);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
-            if !reason.is_error() {
+            // What is restored stands there already, unless nobody wants it any more.
+            if !reason.is_error() && request.call.is_some() {
                 let active = Active {
                     options: *options,
                     identifier: request.identifier,
+                    order: request.order,
                 };
                 self.active.insert(Rc::clone(filter), active);
             }
-            let answer = Asked::Answered(reason, text.clone());
-            self.granted(
-                request.call,
-                Grant {
-                    filter: Rc::clone(filter),
-                    answer,
-                },
-                out,
-            );
+            let grant = Grant {
+                filter: Rc::clone(filter),
+                answer: Asked::Answered(reason, text.clone()),
+            };
+            self.granted(request.call, grant, out);
         }
-        self.answered(request.call, out);
+        self.answered(&request, out);
         Ok(())
     }
 
-    /// Nobody wants `filter` any more: it is not restored. What is queued or under way for it goes on,
-    /// and the UNSUBSCRIBE follows it.
-    pub(super) fn forget(&mut self, filter: &str) {
-        self.active.remove(filter);
+    /// Nobody wants `filter` any more, as far as it was asked for before `order`: it is not restored.
+    /// What is queued or under way for it goes on, and the UNSUBSCRIBE follows it.
+    pub(super) fn forget(&mut self, filter: &str, order: u64) {
+        if self
+            .active
+            .get(filter)
+            .is_some_and(|active| active.order < order)
+        {
+            self.active.remove(filter);
+        }
     }
 
-    /// The connection is over: what was not answered is asked again, in its order.
+    /// The connection is over: what was not answered is asked again, in its order. That goes for what
+    /// restores, too: the next connection may find the session that this one began.
     pub(super) fn disconnected(&mut self, ids: &mut PacketIds) {
         let mut flights: Vec<_> = self.flights.drain().collect();
         flights.sort_by_key(|flight| flight.end);
         for flight in flights.into_iter().rev() {
             ids.release(flight.id);
-            // A restoring request is made anew if the session is lost again.
-            if flight.request.call.is_some() {
-                self.queue.push_front(flight.request);
-            }
+            self.queue.push_front(flight.request);
         }
-        self.queue.retain(|request| request.call.is_some());
     }
 
     /// The broker lost the session: everything granted is asked for again, before anything else, with
-    /// its original options (situation 4). What is queued anyway is not asked for twice.
+    /// its original options (situation 4).
     pub(super) fn restore(&mut self) {
-        let queued: Vec<Rc<str>> = self
-            .queue
-            .iter()
-            .flat_map(|request| request.filters.iter().map(|(filter, _)| Rc::clone(filter)))
-            .collect();
+        self.queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
         for (filter, active) in &self.active {
-            if queued.contains(filter) {
-                continue;
-            }
             let item = (Rc::clone(filter), active.options);
             match batches.last_mut() {
                 Some(batch)
@@ -300,35 +295,69 @@ impl Subscribing {
         !self.queue.is_empty() || !self.flights.is_empty()
     }
 
-    fn fail(&mut self, request: Request, error: &Error, out: &mut Outbox) {
-        for (filter, _) in request.filters {
-            let answer = Asked::Failed(error.clone());
-            self.granted(request.call, Grant { filter, answer }, out);
+    /// Nothing will be sent any more: every wait ends.
+    pub(super) fn close(&mut self, out: &mut Outbox) {
+        self.queue.clear();
+        for call in self.calls.drain() {
+            if let Some((_, token)) = call.wait {
+                let error = Error::closed(Doing::Subscribing).sent_as(call.sent);
+                out.done(token, Err(error));
+            }
         }
-        self.answered(request.call, out);
+    }
+
+    /// The broker takes no packet as large as this one: the filters go in two, or if there is only one,
+    /// it fails.
+    fn shrink(&mut self, mut request: Request, error: Error, out: &mut Outbox) {
+        if request.filters.len() < 2 {
+            let error = error.while_doing(Doing::Subscribing);
+            for (filter, _) in std::mem::take(&mut request.filters) {
+                self.failed(request.call, filter, error.clone(), out);
+            }
+            return self.answered(&request, out);
+        }
+        if let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) {
+            call.unanswered += 1;
+            call.unflushed += usize::from(!request.flushed);
+        }
+        let half = Request {
+            filters: request.filters.split_off(request.filters.len() / 2),
+            properties: request.properties.clone(),
+            ..request
+        };
+        self.queue.push_front(half);
+        self.queue.push_front(request);
+    }
+
+    fn failed(&mut self, call: Option<usize>, filter: Rc<str>, error: Error, out: &mut Outbox) {
+        let answer = Asked::Failed(error);
+        self.granted(call, Grant { filter, answer }, out);
     }
 
     fn granted(&mut self, call: Option<usize>, grant: Grant, out: &mut Outbox) {
         match call.and_then(|call| self.calls.get_mut(call)) {
             Some(call) => call.grants.push(grant),
             None => {
-                // A restored subscription: only a refusal is news.
-                if grant.error().is_some() {
-                    self.active.remove(&grant.filter);
+                // A restored subscription: only a refusal is news, and only while it is wanted.
+                if grant.error().is_some() && self.active.remove(&grant.filter).is_some() {
                     out.effect(Effect::Unrestored(grant));
                 }
             }
         }
     }
 
-    /// One request of a call is done; with the last one the call is.
-    fn answered(&mut self, call: Option<usize>, out: &mut Outbox) {
-        let Some(key) = call else { return };
-        let Some(call) = self.calls.get_mut(key) else {
-            return;
-        };
-        call.unanswered -= 1;
-        if call.unanswered > 0 {
+    /// A request is done with.
+    fn answered(&mut self, request: &Request, out: &mut Outbox) {
+        let Some(key) = request.call else { return };
+        if let Some(call) = self.calls.get_mut(key) {
+            call.unanswered -= 1;
+        }
+        self.conclude(key, out);
+    }
+
+    /// A call is over once nothing of it is unanswered.
+    fn conclude(&mut self, key: usize, out: &mut Outbox) {
+        if self.calls.get(key).is_none_or(|call| call.unanswered > 0) {
             return;
         }
         let call = self.calls.remove(key);
@@ -337,6 +366,29 @@ impl Subscribing {
         let failed = call.grants.iter().find_map(Grant::error);
         out.done(token, failed.map_or(Ok(Done::Granted(call.grants)), Err));
     }
+}
+
+/// Appends the SUBSCRIBE.
+fn send(request: &Request, id: PacketId, out: &mut Outbox) -> Result<(), Error> {
+    let mut payload = Vec::new();
+    for (filter, options) in &request.filters {
+        push_filter(&mut payload, filter, *options);
+    }
+    let with_identifier;
+    let properties = match request.identifier {
+        Some(identifier) => {
+            let properties = request.properties.clone();
+            with_identifier = properties.subscription_identifier(identifier);
+            with_identifier.list()
+        }
+        None => request.properties.list(),
+    };
+    // Before 5.0 the codec leaves the properties out.
+    out.send(&Packet::Subscribe(Subscribe {
+        id,
+        properties,
+        filters: FilterList::new(&payload),
+    }))
 }
 
 impl Grant {
@@ -358,22 +410,20 @@ impl Grant {
 }
 
 /// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).
-fn check(request: &Request, limits: &Limits) -> Result<(), Error> {
+fn check(filter: &str, identifier: Option<u32>, limits: &Limits) -> Result<(), Error> {
     let refuse = |reason| {
         Err(Error::new(
             ErrorKind::NotOffered(reason),
             Doing::Subscribing,
         ))
     };
-    for (filter, _) in &request.filters {
-        if !limits.wildcards_available && topic::has_wildcard(filter) {
-            return refuse(Reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
-        if !limits.shared_available && topic::is_shared(filter) {
-            return refuse(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-        }
+    if !limits.wildcards_available && topic::has_wildcard(filter) {
+        return refuse(Reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
     }
-    if !limits.identifiers_available && request.identifier.is_some() {
+    if !limits.shared_available && topic::is_shared(filter) {
+        return refuse(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+    }
+    if !limits.identifiers_available && identifier.is_some() {
         return refuse(Reason::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
     }
     Ok(())

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
-use super::subscribe::Subscribing;
+use super::subscribe::{BATCH, Subscribing};
 use super::{Done, Token};
 use crate::codec::unsubscribe::{NameList, push_name};
 use crate::codec::{Packet, Unsuback, Unsubscribe};
@@ -28,12 +28,30 @@ use crate::wait::Wait;
 /// Requests that may be unanswered at a time: half of the reserved packet identifiers.
 const IN_FLIGHT: usize = super::packet_id::RESERVED / 2;
 
+/// A call under way: it may take several UNSUBSCRIBEs.
+#[derive(Debug)]
+struct Call {
+    wait: Option<(Wait, Token)>,
+    /// UNSUBSCRIBEs not flushed yet, and not answered yet.
+    unflushed: usize,
+    unanswered: usize,
+    /// The broker's reasons, in the order of the filters.
+    reasons: Vec<Reason>,
+    /// The first filter that failed.
+    failure: Option<Error>,
+    /// Whether any UNSUBSCRIBE of it has left.
+    sent: Sent,
+}
+
 /// One UNSUBSCRIBE that is to be sent or is unanswered.
 #[derive(Debug)]
 struct Request {
     order: u64,
+    call: usize,
+    /// Where its filters stand among those of the call.
+    first: usize,
     filters: Vec<Rc<str>>,
-    wait: Option<(Wait, Token)>,
+    flushed: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +67,7 @@ struct Flight {
 pub(super) struct Unsubscribing {
     queue: VecDeque<Request>,
     flights: Slab<Flight>,
+    calls: Slab<Call>,
 }
 
 impl Unsubscribing {
@@ -58,17 +77,27 @@ impl Unsubscribing {
         filters: &[Rc<str>],
         wait: Option<(Wait, Token)>,
         order: u64,
+        out: &mut Outbox,
     ) {
-        let mut batches = filters.chunks(super::subscribe::BATCH).peekable();
-        while let Some(batch) = batches.next() {
-            // Answers come in order, so the last batch speaks for all.
-            let wait = if batches.peek().is_none() { wait } else { None };
+        let batches = filters.len().div_ceil(BATCH);
+        let call = self.calls.insert(Call {
+            wait,
+            unflushed: batches,
+            unanswered: batches,
+            reasons: vec![Reason::SUCCESS; filters.len()],
+            failure: None,
+            sent: Sent::No,
+        });
+        for (batch, filters) in filters.chunks(BATCH).enumerate() {
             self.queue.push_back(Request {
                 order,
-                filters: batch.to_vec(),
-                wait,
+                call,
+                first: batch * BATCH,
+                filters: filters.to_vec(),
+                flushed: false,
             });
         }
+        self.conclude(call, out);
     }
 
     /// The place of the next request in the common order.
@@ -84,11 +113,11 @@ impl Unsubscribing {
 
     /// Sends the next request.
     pub(super) fn emit(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
-        let Some(id) = ids.take(Owner::Unsubscribe(self.flights.vacant_key())) else {
+        let Some(request) = self.queue.pop_front() else {
             return;
         };
-        let Some(request) = self.queue.pop_front() else {
-            ids.release(id);
+        let Some(id) = ids.take(Owner::Unsubscribe(self.flights.vacant_key())) else {
+            self.queue.push_front(request);
             return;
         };
         let mut payload = Vec::new();
@@ -102,12 +131,12 @@ impl Unsubscribing {
         });
         if let Err(error) = out.send(&packet) {
             ids.release(id);
-            if let Some((_, token)) = request.wait {
-                out.done(token, Err(error.while_doing(Doing::Unsubscribing)));
-            }
-            return;
+            return self.shrink(request, error, out);
         }
         out.when_flushed(OnFlush::Packet(id));
+        if let Some(call) = self.calls.get_mut(request.call) {
+            call.sent = Sent::Maybe;
+        }
         self.flights.insert(Flight {
             id,
             request,
@@ -117,10 +146,19 @@ impl Unsubscribing {
 
     /// The UNSUBSCRIBE in flight under `key` was flushed.
     pub(super) fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
-        let Some(flight) = self.flights.get_mut(key) else {
+        let Some(request) = self.flights.get_mut(key).map(|flight| &mut flight.request) else {
             return;
         };
-        if let Some((_, token)) = flight.request.wait.take_if(|(wait, _)| *wait == Wait::Sent) {
+        if std::mem::replace(&mut request.flushed, true) {
+            return;
+        }
+        let Some(call) = self.calls.get_mut(request.call) else {
+            return;
+        };
+        call.unflushed -= 1;
+        if call.unflushed == 0
+            && let Some((_, token)) = call.wait.take_if(|(wait, _)| *wait == Wait::Sent)
+        {
             out.done(token, Ok(Done::Sent));
         }
     }
@@ -128,7 +166,7 @@ impl Unsubscribing {
     /// UNSUBACK for the request in flight under `key`.
     ///
     /// # Errors
-    /// On 5.0, not one reason per filter [MQTT-3.11.3-2].
+    /// On 5.0, not one reason per filter [MQTT-3.11.3-2]. Then it is still unanswered.
     pub(super) fn handle_unsuback(
         &mut self,
         key: usize,
@@ -137,46 +175,48 @@ impl Unsubscribing {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(flight) = self.flights.try_remove(key) else {
+        let Some(asked) = self
+            .flights
+            .get(key)
+            .map(|flight| flight.request.filters.len())
+        else {
             return Ok(());
         };
-        ids.release(flight.id);
-        let request = flight.request;
         let reasons: Vec<Reason> = match out.version() {
             Version::V5_0 => unsuback.reasons.iter().collect(),
             // Before 5.0 the answer is always yes.
-            Version::V3_1 | Version::V3_1_1 => vec![Reason::SUCCESS; request.filters.len()],
+            Version::V3_1 | Version::V3_1_1 => vec![Reason::SUCCESS; asked],
         };
-        if reasons.len() != request.filters.len() {
+        if reasons.len() != asked {
             return Err(Violation::protocol(
                 "MQTT-3.11.3-2",
                 "UNSUBACK has not one reason per filter",
             ));
         }
-        for filter in &request.filters {
+        // It has left, whether or not the flush was noticed.
+        self.handle_flushed(key, out);
+        let Flight { id, request, .. } = self.flights.remove(key);
+        ids.release(id);
+        for (index, (filter, reason)) in request.filters.iter().zip(reasons).enumerate() {
             // A SUBACK that came after the call had made it active again.
-            subscribing.forget(filter);
-        }
-        let Some((_, token)) = request.wait else {
-            return Ok(());
-        };
-        let refused = request
-            .filters
-            .iter()
-            .zip(&reasons)
-            .find(|(_, reason)| reason.is_error());
-        let outcome = match refused {
-            Some((filter, reason)) => {
+            subscribing.forget(filter, request.order);
+            let Some(call) = self.calls.get_mut(request.call) else {
+                continue;
+            };
+            if let Some(slot) = call.reasons.get_mut(request.first + index) {
+                *slot = reason;
+            }
+            if reason.is_error() {
                 let kind = ErrorKind::Refused {
-                    reason: *reason,
+                    reason,
                     filter: Some(filter.as_ref().into()),
                     text: unsuback.properties.reason_string().map(Into::into),
                 };
-                Err(Error::new(kind, Doing::Unsubscribing).sent_as(Sent::Yes))
+                let error = Error::new(kind, Doing::Unsubscribing).sent_as(Sent::Yes);
+                call.failure.get_or_insert(error);
             }
-            None => Ok(Done::Unsubscribed(reasons)),
-        };
-        out.done(token, outcome);
+        }
+        self.answered(&request, out);
         Ok(())
     }
 
@@ -193,5 +233,60 @@ impl Unsubscribing {
     /// Whether something is asked for and not answered.
     pub(super) fn is_busy(&self) -> bool {
         !self.queue.is_empty() || !self.flights.is_empty()
+    }
+
+    /// Nothing will be sent any more: every wait ends.
+    pub(super) fn close(&mut self, out: &mut Outbox) {
+        self.queue.clear();
+        for call in self.calls.drain() {
+            if let Some((_, token)) = call.wait {
+                let error = Error::closed(Doing::Unsubscribing).sent_as(call.sent);
+                out.done(token, Err(error));
+            }
+        }
+    }
+
+    /// The broker takes no packet as large as this one: the filters go in two, or if there is only one,
+    /// it fails.
+    fn shrink(&mut self, mut request: Request, error: Error, out: &mut Outbox) {
+        let Some(call) = self.calls.get_mut(request.call) else {
+            return;
+        };
+        if request.filters.len() < 2 {
+            call.failure
+                .get_or_insert(error.while_doing(Doing::Unsubscribing));
+            return self.answered(&request, out);
+        }
+        call.unanswered += 1;
+        call.unflushed += usize::from(!request.flushed);
+        let kept = request.filters.len() / 2;
+        let half = Request {
+            filters: request.filters.split_off(kept),
+            first: request.first + kept,
+            ..request
+        };
+        self.queue.push_front(half);
+        self.queue.push_front(request);
+    }
+
+    /// A request is done with.
+    fn answered(&mut self, request: &Request, out: &mut Outbox) {
+        if let Some(call) = self.calls.get_mut(request.call) {
+            call.unanswered -= 1;
+        }
+        self.conclude(request.call, out);
+    }
+
+    /// A call is over once nothing of it is unanswered.
+    fn conclude(&mut self, key: usize, out: &mut Outbox) {
+        if self.calls.get(key).is_none_or(|call| call.unanswered > 0) {
+            return;
+        }
+        let call = self.calls.remove(key);
+        let Some((_, token)) = call.wait else { return };
+        let outcome = call
+            .failure
+            .map_or(Ok(Done::Unsubscribed(call.reasons)), Err);
+        out.done(token, outcome);
     }
 }

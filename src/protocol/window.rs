@@ -11,7 +11,7 @@ pub(super) struct Window {
     /// The broker's Receive Maximum, or our own window if that is smaller.
     maximum: usize,
     /// Unfinished exchanges of this connection, the PUBREL phase included.
-    pub(super) used: usize,
+    used: usize,
     /// Unsettled entries in their order.
     pub(super) replay: VecDeque<usize>,
     pub(super) proof: Proof,
@@ -53,11 +53,25 @@ impl Window {
         }
     }
 
+    /// The broker answered a message, or ended the connection for a reason that no message can be.
     pub(super) fn acknowledged(&mut self) {
         self.proof = Proof::Progress;
     }
 
+    /// A PUBLISH was sent [MQTT-4.9.0-2].
+    pub(super) fn begun(&mut self) {
+        self.used += 1;
+    }
+
+    /// An exchange is over: its place in the window is free.
     pub(super) fn finished(&mut self) {
         self.used = self.used.saturating_sub(1);
+    }
+
+    /// The broker answered the entry `key` before it was sent again: it is not sent again, and its
+    /// exchange goes on in the window like any other.
+    pub(super) fn settled(&mut self, key: usize) {
+        self.replay.retain(|unsettled| *unsettled != key);
+        self.used += 1;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{CUTS, PublishOut, Stage};
+use super::{PublishOut, Stage};
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::Qos;
@@ -12,6 +12,9 @@ use crate::protocol::outbox::Outbox;
 use crate::protocol::packet_id::PacketIds;
 use crate::protocol::window::{Proof, Window};
 use crate::reason::Reason;
+
+/// Connections that the broker may close over one message before the message is given up.
+const CUTS: u8 = 3;
 
 impl PublishOut {
     /// The connection is open and the broker still has the session: PUBRELs leave at once and in the
@@ -25,7 +28,7 @@ impl PublishOut {
         let mut unsettled = Vec::new();
         for (key, entry) in &self.entries {
             match entry.stage {
-                Stage::Released { id, order } => released.push((order, id)),
+                Stage::Released { id, order, .. } => released.push((order, id)),
                 Stage::Unsettled { .. } => unsettled.push((entry.order, key)),
                 Stage::Pending | Stage::Sent { .. } => {}
             }
@@ -55,29 +58,33 @@ impl PublishOut {
         for (key, entry) in &mut self.entries {
             match entry.stage {
                 Stage::Pending => {}
-                Stage::Sent { id, dup, .. } | Stage::Unsettled { id, dup } => {
+                Stage::Sent { id, .. } | Stage::Unsettled { id } => {
                     ids.release(id);
                     entry.stage = Stage::Pending;
-                    if entry.qos == Qos::ExactlyOnce && dup && !republish {
-                        ended.push((entry.order, key, false));
+                    if entry.qos == Qos::ExactlyOnce && entry.written && !republish {
+                        ended.push((entry.order, key, Sent::Maybe));
                     } else {
                         again.push((entry.order, key));
                     }
                 }
                 Stage::Released { id, .. } => {
                     ids.release(id);
-                    ended.push((entry.order, key, true));
+                    ended.push((entry.order, key, Sent::Yes));
                 }
             }
         }
+        for id in self.burnt.drain(..) {
+            ids.release(id);
+        }
         again.sort_unstable();
-        ended.sort_unstable();
+        ended.sort_unstable_by_key(|(order, ..)| *order);
         for (_, key) in again.into_iter().rev() {
             self.pending.push_front(key);
         }
-        for (_, key, received) in ended {
-            let sent = if received { Sent::Yes } else { Sent::Maybe };
-            let kind = ErrorKind::SessionLost { received };
+        for (_, key, sent) in ended {
+            let kind = ErrorKind::SessionLost {
+                received: sent == Sent::Yes,
+            };
             self.fail(key, Error::new(kind, Doing::Publishing).sent_as(sent), out);
         }
         Window::new(limits, 0, VecDeque::new())
@@ -95,13 +102,11 @@ impl PublishOut {
         let taken = out.taken();
         let mut oldest: Option<(u64, usize)> = None;
         for (key, entry) in &mut self.entries {
-            let Stage::Sent { id, from, to, dup } = entry.stage else {
+            let Stage::Sent { id, from, to } = entry.stage else {
                 continue;
             };
-            entry.stage = Stage::Unsettled {
-                id,
-                dup: dup || from < taken,
-            };
+            entry.stage = Stage::Unsettled { id };
+            entry.written |= from < taken;
             if to <= taken && oldest.is_none_or(|(order, _)| entry.order < order) {
                 oldest = Some((entry.order, key));
             }
@@ -112,20 +117,20 @@ impl PublishOut {
         let Some((_, key)) = oldest.filter(|_| blame) else {
             return;
         };
-        let cuts = self.entries[key].cuts;
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
         match window.proof {
             Proof::Progress => return,
-            Proof::None | Proof::Asked if cuts > 0 => return,
+            Proof::None | Proof::Asked if entry.cuts > 0 => return,
             Proof::None | Proof::Asked | Proof::Given => {}
         }
-        let entry = &mut self.entries[key];
         entry.cuts += 1;
-        if entry.cuts >= CUTS {
-            if let Stage::Unsettled { id, .. } = entry.stage {
-                ids.release(id);
-            }
+        if entry.cuts >= CUTS
+            && let Stage::Unsettled { id } = entry.stage
+        {
             let error = Error::new(ErrorKind::LinkLost, Doing::Publishing);
-            self.fail(key, error.sent_as(Sent::Maybe), out);
+            self.give_up(key, Some(id), error, ids, out);
         }
     }
 }
