@@ -12,7 +12,7 @@ use crate::driver::Alarm;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
-use crate::shared::Shared;
+use crate::shared::{Shared, State};
 use crate::transport::BoxedTransport;
 
 /// Reads and writes of one turn. At 64 KiB each that is half a megabyte, well below a millisecond.
@@ -108,13 +108,11 @@ impl Connection {
             if state.protocol.is_leaving() {
                 return Err(Outcome::Again);
             }
-            if state.wants_connection(now) {
-                Ok(())
-            } else {
-                Err(Outcome::Left)
-            }
+            stays(state, now)
         })?;
         let written = self.write(now, shared, cx).map_err(lost)?;
+        // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
+        shared.with(|state| stays(state, now))?;
         Ok(match (read, written) {
             (Turn::Busy, _) | (_, Turn::Busy) => Turn::Busy,
             // Else the transport wakes us when it takes bytes again.
@@ -296,6 +294,15 @@ fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
         };
         (inline.0)(&delivery.incoming());
         shared.with(|state| state.return_inline(key, inline, delivery.receipt()));
+    }
+}
+
+/// Whether the user wants the connection to go on.
+fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
+    if state.wants_connection(now) {
+        Ok(())
+    } else {
+        Err(Outcome::Left)
     }
 }
 
