@@ -1,0 +1,12 @@
+//! Against mosquitto: a broker that we did not write. Its programs have to be installed.
+
+mod broker;
+mod credentials;
+mod exchange;
+mod programs;
+mod restarts;
+mod sessions;
+mod subscribing;
+mod takeover;
+mod wills;
+mod world;
