@@ -69,8 +69,7 @@ impl Connection {
                 shared.with(|state| state.begin_turn(now));
                 match self.turn(now, shared, cx) {
                     Ok(Turn::Busy) => {
-                        shared.with(|state| state.end_turn(cx.waker()));
-                        cx.waker().wake_by_ref();
+                        shared.with(|state| state.give_way(cx.waker()));
                         return Poll::Pending;
                     }
                     Ok(Turn::Idle | Turn::Clogged) => {}
@@ -104,6 +103,8 @@ impl Connection {
     ) -> std::result::Result<Turn, Outcome> {
         let read = self.read(now, shared, cx)?;
         shared.with(|state| {
+            // Handlers may have called.
+            state.catch_up(now);
             state.protocol.handle_timeout(now).map_err(lost)?;
             if state.protocol.is_leaving() {
                 return Err(Outcome::Again);

@@ -92,8 +92,10 @@ enum DriverState {
     Asleep(Waker),
     /// It was woken, or has not run yet.
     Woken,
-    /// It is at work: it looks at everything before it sleeps.
+    /// It is at work: calls wake nobody.
     Working,
+    /// It is at work, and someone has called meanwhile: a handler, or the drop of a user's value.
+    Called,
 }
 
 impl Shared {
@@ -170,11 +172,16 @@ impl State {
     /// There is something for the driver to do.
     #[inline]
     pub(crate) fn wake_driver(&mut self) {
-        if let DriverState::Asleep(_) = self.driver
-            && let DriverState::Asleep(waker) =
-                std::mem::replace(&mut self.driver, DriverState::Woken)
-        {
-            self.loose.wake_later(Some(waker));
+        match self.driver {
+            DriverState::Woken | DriverState::Called => {}
+            DriverState::Working => self.driver = DriverState::Called,
+            DriverState::Asleep(_) => {
+                if let DriverState::Asleep(waker) =
+                    std::mem::replace(&mut self.driver, DriverState::Woken)
+                {
+                    self.loose.wake_later(Some(waker));
+                }
+            }
         }
     }
 
@@ -186,7 +193,7 @@ impl State {
             self.loose.drop_later(Some(waker));
         }
         self.now = Some(now);
-        self.waiters.stamp(now);
+        self.catch_up(now);
         let Self {
             waiters,
             protocol,
@@ -207,13 +214,26 @@ impl State {
         for waker in wakers {
             self.loose.wake_later(Some(waker));
         }
-        while let Some(key) = self.dropped.pop() {
-            self.end_subscriber(key, None);
+    }
+
+    /// Gives what was called for since the last look its time, and ends what was dropped.
+    pub(crate) fn catch_up(&mut self, now: Instant) {
+        if let DriverState::Called = self.driver {
+            self.driver = DriverState::Working;
         }
+        self.waiters.stamp(now);
+        self.end_dropped();
         if let Wanted::Leave { drain, .. } = &mut self.wanted
             && let Drain::For(span) = *drain
         {
             *drain = Drain::Until(now + span);
+        }
+    }
+
+    /// Ends the subscriptions whose handles are gone.
+    fn end_dropped(&mut self) {
+        for key in std::mem::take(&mut self.dropped) {
+            self.end_subscriber(key, None);
         }
     }
 
@@ -266,9 +286,24 @@ impl State {
         self.wake_driver();
     }
 
-    /// The driver has nothing to do until it is woken.
+    /// The driver has nothing to do until it is woken; which is at once if someone has called since it
+    /// looked.
     pub(crate) fn end_turn(&mut self, waker: &Waker) {
-        self.driver = DriverState::Asleep(waker.clone());
+        self.driver = match self.driver {
+            DriverState::Called => {
+                self.loose.wake_later(Some(waker.clone()));
+                DriverState::Woken
+            }
+            DriverState::Asleep(_) | DriverState::Woken | DriverState::Working => {
+                DriverState::Asleep(waker.clone())
+            }
+        };
+    }
+
+    /// The driver gives way to the others on the thread and goes on at once.
+    pub(crate) fn give_way(&mut self, waker: &Waker) {
+        self.driver = DriverState::Woken;
+        self.loose.wake_later(Some(waker.clone()));
     }
 
     /// Tells every listener.
