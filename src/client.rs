@@ -17,7 +17,7 @@ use crate::reason::Reason;
 use crate::router::{Inline, Sink};
 use crate::shared::{Drain, Shared, State, Wanted};
 use crate::statistics::Statistics;
-use crate::subscription::{Filters, Subscription};
+use crate::subscription::{Filters, RetainHandling, Subscription};
 use crate::topic;
 use crate::version::Version;
 use crate::wait::Wait;
@@ -490,9 +490,16 @@ impl Client {
                 "a subscription needs a filter [MQTT-3.8.3-2]",
             ));
         }
+        let v5 = self.settings.version == Version::V5_0;
+        let retained_as_ever =
+            filters.retain_handling == RetainHandling::Send && !filters.retain_as_published;
+        if !v5 && (filters.no_local || !retained_as_ever) {
+            return Err(Error::misuse(
+                "No Local, Retain As Published and Retain Handling need MQTT 5",
+            ));
+        }
         for (index, (filter, _)) in filters.filters.iter().enumerate() {
             check_filter(filter)?;
-            let v5 = self.settings.version == Version::V5_0;
             if v5 && filters.no_local && topic::is_shared(filter) {
                 return Err(Error::misuse(
                     "No Local on a shared subscription is forbidden [MQTT-3.8.3-4]",
@@ -522,6 +529,9 @@ impl Client {
     fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
         let begun = self.shared.with(|state| {
             state.check_open(Doing::Disconnecting)?;
+            if reason == Reason::DISCONNECT_WITH_WILL && self.settings.version != Version::V5_0 {
+                return Err(Error::misuse("only MQTT 5 can disconnect with the will"));
+            }
             properties.check().map_err(Error::property)?;
             Place::Disconnect.check_from_user(properties.list())?;
             let kept = state.protocol.config().keeps_session();
