@@ -136,6 +136,11 @@ impl Protocol {
                 {
                     return Err(Error::new(ErrorKind::Silent(patience), Doing::Connected));
                 }
+                if online.ping.is_due(now) {
+                    // Nothing happened for the keep-alive: an idle client holds nothing.
+                    self.session.shrink();
+                    self.out.shrink();
+                }
                 online.ping.handle_timeout(now, &mut self.out)
             }
         }

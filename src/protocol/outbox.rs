@@ -300,6 +300,16 @@ impl Outbox {
         }
     }
 
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        if self.tail.is_empty() {
+            self.tail = Vec::new();
+        }
+        self.chunks.shrink_to_fit();
+        self.on_flush.shrink_to_fit();
+        self.effects.shrink_to_fit();
+    }
+
     /// The transport has flushed all that it took. Returns who is to be told.
     pub(super) fn handle_flushed(&mut self) {
         self.flushed = self.taken;

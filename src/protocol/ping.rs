@@ -113,7 +113,7 @@ impl Ping {
     /// The link is dead: no byte came for the patience after PINGREQ was flushed.
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
         match self.state {
-            State::Idle if self.due().is_some_and(|due| now >= due) => {
+            State::Idle if self.is_due(now) => {
                 self.send(out);
                 Ok(())
             }
@@ -122,6 +122,11 @@ impl Ping {
             ),
             State::Idle | State::Queued { .. } | State::Waiting { .. } => Ok(()),
         }
+    }
+
+    /// Whether one direction was silent for the keep-alive.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due().is_some_and(|due| now >= due)
     }
 
     /// When [`Ping::handle_timeout`] has something to do.

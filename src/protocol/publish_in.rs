@@ -339,6 +339,14 @@ impl PublishIn {
         self.flush(ledger, out);
     }
 
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.deadlines.shrink_to_fit();
+        if self.untaken.is_empty() {
+            self.untaken = Slab::new();
+        }
+    }
+
     /// When [`PublishIn::handle_timeout`] has something to do; perhaps a little early.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.front().map(|(deadline, _)| *deadline)

@@ -123,6 +123,14 @@ impl PublishOut {
         self.unstamped += 1;
     }
 
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        if self.entries.is_empty() {
+            self.entries = Slab::new();
+            self.pending = VecDeque::new();
+        }
+    }
+
     /// Gives the messages accepted since the last turn the time from which their expiry counts.
     pub(super) fn stamp(&mut self, now: Instant) {
         for key in self.pending.iter().rev().take(self.unstamped) {

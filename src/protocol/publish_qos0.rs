@@ -185,6 +185,13 @@ impl PublishQos0 {
         }
     }
 
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        if self.queue.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Nothing will be sent any more: every wait ends.
     pub(super) fn close(&mut self, out: &mut Outbox) {
         for token in std::mem::take(self)
@@ -203,10 +210,6 @@ impl PublishQos0 {
             self.topics.clear();
             self.start = 0;
             self.buffer.clear();
-            if self.topics.capacity() + self.buffer.capacity() > KEPT {
-                // An idle client holds nothing; the next burst grows the buffers again.
-                *self = Self::default();
-            }
             return;
         }
         if self.topic_start * 2 >= self.topics.len() {
@@ -236,6 +239,3 @@ fn packet<'a>(
         payload,
     }
 }
-
-/// Bytes of buffer that an idle client keeps, so that a short burst now and then allocates nothing.
-const KEPT: usize = 4096;

@@ -62,4 +62,11 @@ impl Session {
             next_order: 1,
         }
     }
+
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.publish_qos0.shrink();
+        self.publish_out.shrink();
+        self.publish_in.shrink();
+    }
 }
