@@ -54,7 +54,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Router {
     root: Node,
-    filters: BTreeMap<Rc<str>, Entry>,
+    filters: BTreeMap<Rc<str>, Box<Entry>>,
     pub(crate) subscribers: Slab<Subscriber>,
     /// Counts messages, for `seen`.
     message: u64,
@@ -69,7 +69,8 @@ struct Node {
     /// Subscribers whose filter ends with `#` below here; it matches this level too.
     rest: Vec<usize>,
     any: Option<Box<Self>>,
-    children: BTreeMap<Box<str>, Self>,
+    /// Boxed, because a tree map reserves room for eleven.
+    children: BTreeMap<Box<str>, Box<Self>>,
 }
 
 impl Router {
@@ -119,10 +120,12 @@ impl Router {
             let entry = self
                 .filters
                 .entry(Rc::clone(filter))
-                .or_insert_with(|| Entry {
-                    options: *options,
-                    identifier,
-                    subscribers: Vec::new(),
+                .or_insert_with(|| {
+                    Box::new(Entry {
+                        options: *options,
+                        identifier,
+                        subscribers: Vec::new(),
+                    })
                 });
             entry.options = *options;
             if !entry.subscribers.contains(&key) {
@@ -203,7 +206,7 @@ impl Node {
         let (level, tail) = split(levels);
         let node = match level {
             "#" => return &mut self.rest,
-            "+" => &mut **self.any.get_or_insert_default(),
+            "+" => self.any.get_or_insert_default(),
             level => self.children.entry(level.into()).or_default(),
         };
         match tail {
@@ -221,7 +224,7 @@ impl Node {
                 return;
             }
             "+" => self.any.as_deref_mut(),
-            level => self.children.get_mut(level),
+            level => self.children.get_mut(level).map(|child| &mut **child),
         };
         let Some(node) = node else { return };
         match tail {
