@@ -95,7 +95,7 @@ impl Protocol {
     pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>) {
         let order = self.next_order();
         for filter in filters {
-            self.session.subscribing.forget(filter, order);
+            self.session.subscribing.forget(filter);
         }
         self.session
             .unsubscribing

@@ -239,14 +239,14 @@ impl Protocol {
             },
             Packet::Suback(suback) => match ids.owner(suback.id) {
                 Some(Owner::Subscribe(key)) => {
-                    subscribing.handle_suback(key, &suback, ids, out)?;
+                    subscribing.handle_suback(key, &suback, unsubscribing, ids, out)?;
                     true
                 }
                 Some(Owner::PublishOut(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
             },
             Packet::Unsuback(unsuback) => match ids.owner(unsuback.id) {
                 Some(Owner::Unsubscribe(key)) => {
-                    unsubscribing.handle_unsuback(key, &unsuback, subscribing, ids, out)?;
+                    unsubscribing.handle_unsuback(key, &unsuback, ids, out)?;
                     true
                 }
                 Some(Owner::PublishOut(_) | Owner::Subscribe(_) | Owner::Burnt) | None => false,

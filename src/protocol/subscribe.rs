@@ -18,6 +18,7 @@ use slab::Slab;
 use super::connect::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
+use super::unsubscribe::Unsubscribing;
 use super::{Asked, Done, Effect, Grant, Token};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
@@ -88,8 +89,6 @@ struct Flight {
 struct Active {
     options: FilterOptions,
     identifier: Option<u32>,
-    /// The place of its request among all subscribes and unsubscribes.
-    order: u64,
 }
 
 /// The machine.
@@ -198,6 +197,7 @@ impl Subscribing {
         &mut self,
         key: usize,
         suback: &Suback<'_>,
+        unsubscribing: &Unsubscribing,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
@@ -220,12 +220,15 @@ impl Subscribing {
         ids.release(id);
         let text: Option<Rc<str>> = suback.properties.reason_string().map(Rc::from);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
-            // What is restored stands there already, unless nobody wants it any more.
-            if !reason.is_error() && request.call.is_some() {
+            // What is restored stands there already, unless nobody wants it any more. Nor is it wanted if
+            // an UNSUBSCRIBE follows.
+            if !reason.is_error()
+                && request.call.is_some()
+                && !unsubscribing.follows(filter, request.order)
+            {
                 let active = Active {
                     options: *options,
                     identifier: request.identifier,
-                    order: request.order,
                 };
                 self.active.insert(Rc::clone(filter), active);
             }
@@ -239,16 +242,10 @@ impl Subscribing {
         Ok(())
     }
 
-    /// Nobody wants `filter` any more, as far as it was asked for before `order`: it is not restored.
-    /// What is queued or under way for it goes on, and the UNSUBSCRIBE follows it.
-    pub(super) fn forget(&mut self, filter: &str, order: u64) {
-        if self
-            .active
-            .get(filter)
-            .is_some_and(|active| active.order < order)
-        {
-            self.active.remove(filter);
-        }
+    /// Nobody wants `filter` any more: it is not restored. What is queued or under way for it goes on,
+    /// and the UNSUBSCRIBE follows it.
+    pub(super) fn forget(&mut self, filter: &str) {
+        self.active.remove(filter);
     }
 
     /// The connection is over: what was not answered is asked again, in its order. That goes for what

@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
-use super::subscribe::{BATCH, Subscribing};
+use super::subscribe::BATCH;
 use super::{Done, Token};
 use crate::codec::unsubscribe::{NameList, push_name};
 use crate::codec::{Packet, Unsuback, Unsubscribe};
@@ -171,7 +171,6 @@ impl Unsubscribing {
         &mut self,
         key: usize,
         unsuback: &Unsuback<'_>,
-        subscribing: &mut Subscribing,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
@@ -198,8 +197,6 @@ impl Unsubscribing {
         let Flight { id, request, .. } = self.flights.remove(key);
         ids.release(id);
         for (index, (filter, reason)) in request.filters.iter().zip(reasons).enumerate() {
-            // A SUBACK that came after the call had made it active again.
-            subscribing.forget(filter, request.order);
             let Some(call) = self.calls.get_mut(request.call) else {
                 continue;
             };
@@ -218,6 +215,16 @@ impl Unsubscribing {
         }
         self.answered(&request, out);
         Ok(())
+    }
+
+    /// Whether `filter` is unsubscribed from by a call that came after `order` and is not answered.
+    pub(super) fn follows(&self, filter: &str, order: u64) -> bool {
+        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
+        self.queue
+            .iter()
+            .chain(flights)
+            .filter(|request| request.order > order)
+            .any(|request| request.filters.iter().any(|name| **name == *filter))
     }
 
     /// The connection is over: what was not answered is asked again, in its order.

@@ -1,1 +1,384 @@
-//! x
+//! CONNECT and CONNACK: credentials, refusals, timeouts, what each session setting sends.
+
+use std::time::Duration;
+
+use coracle::protocol::SessionMode;
+use coracle::{ErrorKind, Message, Properties, Qos, Reason, Sent, Wait};
+
+use crate::*;
+
+#[test]
+fn user_name_password_and_will_are_sent() {
+    // [MQTT-3.1.3-1], [MQTT-3.1.2-9], [MQTT-3.1.2-17], [MQTT-3.1.2-19]
+    let credentials = Credentials {
+        user_name: Some("u".into()),
+        password: Some(b"p\0".to_vec()),
+        will: Some(
+            Message::new("w", "bye")
+                .qos(Qos::ExactlyOnce)
+                .retain(true)
+                .properties(Properties::new().will_delay_interval(5)),
+        ),
+    };
+    play(&v5(), |scene| {
+        scene.connect_as(&credentials);
+        scene.sends(&[
+            b"\x10\x33\0\x04MQTT\x05\xF6\0\x3C",
+            b"\x10\x11\0\0\x0E\x10\x21\x04\0\x27\0\x10\0\0\x22\0\x10",
+            b"\0\x01c\x05\x18\0\0\0\x05\0\x01w\0\x03bye\0\x01u\0\x02p\0",
+        ]);
+    });
+    play(&v3(), |scene| {
+        scene.connect_as(&credentials);
+        scene.sends(&[b"\x10\x1C\0\x04MQTT\x04\xF4\0\x3C\0\x01c\0\x01w\0\x03bye\0\x01u\0\x02p\0"]);
+    });
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let credentials = Credentials {
+        user_name: Some("u".into()),
+        password: Some(b"secret".to_vec()),
+        will: None,
+    };
+    assert!(!format!("{credentials:?}").contains("secret"));
+    assert!(!format!("{credentials:?}").contains("115"));
+}
+
+#[test]
+fn a_password_without_a_user_name_is_possible_since_5_0() {
+    // [MQTT-3.1.2-22 of 3.1.1]
+    let credentials = Credentials {
+        password: Some(b"p".to_vec()),
+        ..Credentials::default()
+    };
+    play(&v5(), |scene| scene.connect_as(&credentials));
+    for version in [Version::V3_1, Version::V3_1_1] {
+        play(&config(version), |scene| {
+            let error = scene
+                .protocol
+                .connect(scene.now, &credentials)
+                .expect_err("3.x cannot say this");
+            assert!(matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
+            scene.turn();
+            scene.sends_nothing();
+        });
+    }
+}
+
+#[test]
+fn a_client_id_of_3_1_has_1_to_23_characters() {
+    for (id, good) in [
+        ("", false),
+        ("c", true),
+        ("12345678901234567890123", true),
+        ("äöüäöüäöüäöüäöüäöüäöüäö", true),
+        ("123456789012345678901234", false),
+    ] {
+        play(&Config::new(Version::V3_1, id), |scene| {
+            let outcome = scene.protocol.connect(scene.now, &Credentials::default());
+            assert_eq!(outcome.is_ok(), good, "{id:?}");
+        });
+    }
+}
+
+#[test]
+fn a_client_without_an_id_has_no_session_on_3_1_1() {
+    // [MQTT-3.1.3-7 of 3.1.1]
+    play(&Config::new(Version::V3_1_1, ""), |scene| {
+        for _ in 0..3 {
+            scene.connect();
+            scene.sends(&[b"\x10\x0C\0\x04MQTT\x04\x02\0\x3C\0\0"]);
+            scene.receive(CONNACK);
+            assert_eq!(scene.effect(), "Connected(Lost)");
+            scene.cut();
+        }
+    });
+}
+
+#[test]
+fn will_and_credentials_that_are_too_long_are_an_error() {
+    let long = "x".repeat(65_536);
+    for credentials in [
+        Credentials {
+            user_name: Some(long.clone()),
+            ..Credentials::default()
+        },
+        Credentials {
+            will: Some(Message::new("w", long.as_str())),
+            ..Credentials::default()
+        },
+    ] {
+        play(&v5(), |scene| {
+            let error = scene
+                .protocol
+                .connect(scene.now, &credentials)
+                .expect_err("longer than a text can be");
+            assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
+            scene.turn();
+            scene.sends_nothing();
+            // The attempt did not begin, and the next one is not disturbed.
+            scene.open();
+        });
+    }
+}
+
+#[test]
+fn session_settings_show_in_connect() {
+    let expiry = b"\x11\0\0\x0E\x10";
+    for (mode, clean, keeps) in [
+        (SessionMode::Fresh, 2, true),
+        (SessionMode::Resume, 0, true),
+        (SessionMode::None, 2, false),
+    ] {
+        let config = Config {
+            session: mode,
+            ..v5()
+        };
+        play(&config, |scene| {
+            scene.connect();
+            assert_eq!(scene.wire[9], clean, "{mode:?}");
+            let found = scene.wire.windows(5).any(|bytes| bytes == expiry);
+            assert_eq!(found, keeps, "{mode:?}");
+        });
+    }
+}
+
+#[test]
+fn connack_has_to_come_in_time() {
+    play(&v5(), |scene| {
+        scene.connect();
+        scene.wait(9);
+        assert!(scene.protocol.poll_timeout().is_some());
+        let error = scene
+            .pass(Duration::from_secs(1))
+            .expect_err("CONNACK did not come");
+        assert!(matches!(error.kind(), ErrorKind::TimedOut(span) if span.as_secs() == 10));
+        assert_eq!(error.to_string(), "connect: no answer within 10s");
+    });
+}
+
+#[test]
+fn a_refusal_is_an_error_with_its_reason_and_text() {
+    play(&v5(), |scene| {
+        scene.connect();
+        let error = scene.refuses(b"\x20\x08\0\x87\x05\x1F\0\x02no");
+        assert_eq!(error.reason(), Some(Reason::NOT_AUTHORIZED));
+        assert_eq!(
+            error.to_string(),
+            "connect: the broker refused: not authorized (0x87), \"no\""
+        );
+        assert!(!scene.protocol.is_online());
+    });
+    // The return codes of 3.x are the reasons of 5.0.
+    for (code, reason) in [
+        (1, Reason::UNSUPPORTED_PROTOCOL_VERSION),
+        (2, Reason::CLIENT_IDENTIFIER_NOT_VALID),
+        (3, Reason::SERVER_UNAVAILABLE),
+        (4, Reason::BAD_USER_NAME_OR_PASSWORD),
+        (5, Reason::NOT_AUTHORIZED),
+    ] {
+        play(&v3(), |scene| {
+            scene.connect();
+            let error = scene.refuses(&[0x20, 2, 0, code]);
+            assert_eq!(error.reason(), Some(reason));
+        });
+    }
+}
+
+#[test]
+fn a_refused_attempt_changes_nothing_of_the_session() {
+    play_online(&v5(), |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.cut();
+        for _ in 0..3 {
+            scene.connect();
+            scene.refuses(b"\x20\x03\0\x89\0");
+            scene.cut();
+        }
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+        scene.goes_on(token);
+    });
+}
+
+#[test]
+fn a_refusal_in_the_form_of_3_x_is_a_refusal() {
+    play(&v5(), |scene| {
+        scene.connect();
+        let error = scene.refuses(b"\x20\x02\0\x01");
+        assert_eq!(error.reason(), Some(Reason::UNSUPPORTED_PROTOCOL_VERSION));
+    });
+}
+
+#[test]
+fn what_connack_says_can_be_read() {
+    play(&v5(), |scene| {
+        // Topic Alias Maximum 5, Wildcard, Identifiers and Shared not available, User Property
+        scene.open_with(b"\x20\x13\0\0\x10\x22\0\x05\x28\0\x29\0\x2A\0\x26\0\x01k\0\x01v");
+        let limits = scene.protocol.limits().expect("online");
+        assert_eq!(limits.topic_alias_maximum, 5);
+        assert!(!limits.wildcards_available);
+        assert!(!limits.identifiers_available);
+        assert!(!limits.shared_available);
+        let list = limits.properties.list();
+        let properties: Vec<_> = list.user_properties().collect();
+        assert_eq!(properties, [("k", "v")]);
+    });
+}
+
+#[test]
+fn what_connack_does_not_say_has_the_value_of_the_standard() {
+    play_online(&v5(), |scene| {
+        let limits = scene.protocol.limits().expect("online");
+        // Our own window is below 65,535.
+        assert_eq!(limits.receive_maximum, 1024);
+        assert_eq!(limits.maximum_qos, Qos::ExactlyOnce);
+        assert_eq!(limits.topic_alias_maximum, 0);
+        assert!(limits.retain_available);
+        assert!(limits.wildcards_available);
+        assert!(limits.shared_available);
+        assert!(limits.identifiers_available);
+        assert_eq!(limits.keep_alive, Some(Duration::from_secs(60)));
+    });
+}
+
+#[test]
+fn nobody_else_is_given_the_id_that_a_broker_assigns() {
+    play(&v5(), |scene| {
+        scene.open_with(b"\x20\x08\0\0\x05\x12\0\x02zz");
+        assert_eq!(scene.protocol.client_id(), "c");
+    });
+}
+
+#[test]
+fn disconnect_is_the_last_packet() {
+    // [MQTT-3.14.4-1]
+    play_online(&v5(), |scene| {
+        scene.publish_0(b"x", Wait::None);
+        scene
+            .protocol
+            .disconnect(
+                Reason::DISCONNECT_WITH_WILL,
+                Properties::new().reason_string("no").list(),
+            )
+            .expect("it can be sent");
+        scene.turn();
+        scene.sends(&[b"\x30\x05\0\x01t\0x", b"\xE0\x07\x04\x05\x1F\0\x02no"]);
+        scene.publish(Qos::AtLeastOnce, b"x", Wait::None);
+        scene.publish(Qos::AtMostOnce, b"x", Wait::None);
+        scene.subscribe(&["f"], Qos::AtMostOnce, Wait::None);
+        scene.disconnect();
+        scene.wait(100_000);
+        scene.sends_nothing();
+    });
+}
+
+#[test]
+fn a_disconnect_that_the_broker_cannot_take_does_not_leave() {
+    play(&v5(), |scene| {
+        // Maximum Packet Size 10
+        scene.open_with(b"\x20\x08\0\0\x05\x27\0\0\0\x0A");
+        let properties = Properties::new().reason_string("a long story");
+        let error = scene
+            .protocol
+            .disconnect(Reason::SUCCESS, properties.list())
+            .expect_err("too large");
+        assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
+        assert!(scene.protocol.is_online());
+        scene.disconnect();
+        scene.sends(&[DISCONNECT]);
+    });
+}
+
+#[test]
+fn a_disconnect_without_a_connection_does_nothing() {
+    play(&v5(), |scene| {
+        scene.disconnect();
+        scene.sends_nothing();
+        scene.open();
+        scene.sends_nothing();
+    });
+}
+
+#[test]
+fn a_disconnect_that_ends_the_session_starts_the_next_one_clean() {
+    play_online(&v5(), |scene| {
+        let properties = Properties::new().session_expiry_interval(0);
+        scene
+            .protocol
+            .disconnect(Reason::SUCCESS, properties.list())
+            .expect("it can be sent");
+        scene.turn();
+        scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
+        scene.cut();
+        scene.connect();
+        assert_eq!(scene.wire[9], 2, "Clean Start");
+    });
+}
+
+#[test]
+fn another_broker_starts_clean() {
+    // 5.0 starts clean, 3.1.1 finds out whether there is something to wipe.
+    play(&Config::new(Version::V5_0, ""), |scene| {
+        scene.open_with(b"\x20\x08\0\0\x05\x12\0\x02zz");
+        let token = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+        scene.cut();
+        scene.protocol.forget_session();
+        // The id was that broker's.
+        assert_eq!(scene.protocol.client_id(), "");
+        scene.wire.clear();
+        scene.connect();
+        assert_eq!(scene.wire[9], 2, "Clean Start");
+        scene.receive(CONNACK_5);
+        assert_eq!(scene.effect(), "Connected(Lost)");
+        assert_eq!(scene.fails(token).sent(), Sent::Maybe);
+    });
+    play_online(&v3(), |scene| {
+        scene.cut();
+        scene.protocol.forget_session();
+        scene.connect();
+        scene.receive(PRESENT);
+        assert_eq!(scene.effect(), "Again");
+    });
+}
+
+#[test]
+fn another_broker_starts_clean_even_if_sessions_are_resumed() {
+    for (version, clean) in [(Version::V5_0, 2), (Version::V3_1_1, 2), (Version::V3_1, 2)] {
+        let config = Config {
+            session: SessionMode::Resume,
+            ..config(version)
+        };
+        play_online(&config, |scene| {
+            scene.cut();
+            scene.protocol.forget_session();
+            scene.wire.clear();
+            scene.connect();
+            let flags = scene.wire[if version == Version::V3_1 { 11 } else { 9 }];
+            assert_eq!(flags, clean, "{version}");
+        });
+    }
+}
+
+#[test]
+fn another_version_starts_clean() {
+    play_online(&v5(), |scene| {
+        scene.cut();
+        scene.protocol.set_version(Version::V3_1_1);
+        scene.connect();
+        scene.sends(&[b"\x10\x0D\0\x04MQTT\x04\0\0\x3C\0\x01c"]);
+        scene.receive(PRESENT);
+        assert_eq!(scene.effect(), "Again");
+        scene.cut();
+        scene.open();
+        scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+        scene.sends(&[b"\x32\x06\0\x01t\0\x01a"]);
+        // The same version again changes nothing.
+        scene.cut();
+        scene.protocol.set_version(Version::V3_1_1);
+        scene.open_with(PRESENT);
+        scene.sends(&[b"\x3A\x06\0\x01t\0\x01a"]);
+    });
+}

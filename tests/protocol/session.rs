@@ -1,1 +1,245 @@
-//! x
+//! Sessions: Fresh, Resume and None on each version, and what CONNACK says about them.
+
+use coracle::protocol::SessionMode;
+use coracle::{ErrorKind, Qos, Sent, Wait};
+
+use crate::*;
+
+fn with(version: Version, session: SessionMode) -> Config {
+    Config {
+        session,
+        ..config(version)
+    }
+}
+
+/// Where the connect flags stand in CONNECT.
+fn flags(scene: &Scene) -> u8 {
+    let version = scene.protocol.config().version;
+    scene.wire[if version == Version::V3_1 { 11 } else { 9 }] & 0x02
+}
+
+const KEEP: u8 = 0;
+const CLEAN: u8 = 2;
+
+#[test]
+fn resume_goes_on_with_the_session_of_an_earlier_process() {
+    play(&with(Version::V5_0, SessionMode::Resume), |scene| {
+        scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+        scene.connect();
+        assert_eq!(flags(scene), KEEP);
+        scene.wire.clear();
+        scene.receive(PRESENT_5);
+        assert_eq!(scene.effect(), "Connected(Present)");
+        // Nothing is known of what that process had sent; the new message is new.
+        scene.sends(&[b"\x32\x07\0\x01t\0\x01\0a"]);
+        // Its queued messages arrive, and its PUBRELs are answered.
+        scene.receive(b"\x3A\x07\0\x01t\0\x05\0x\x62\x02\0\x09");
+        scene.gets("t", b"x");
+        scene.sends(&[b"\x40\x02\0\x05", b"\x70\x03\0\x09\x92"]);
+    });
+    play(&with(Version::V3_1_1, SessionMode::Resume), |scene| {
+        scene.connect();
+        assert_eq!(flags(scene), KEEP);
+        scene.receive(PRESENT);
+        assert_eq!(scene.effect(), "Connected(Present)");
+    });
+    play(&with(Version::V3_1, SessionMode::Resume), |scene| {
+        scene.connect();
+        assert_eq!(flags(scene), KEEP);
+        scene.receive(CONNACK);
+        assert_eq!(scene.effect(), "Connected(Untold)");
+    });
+}
+
+#[test]
+fn resume_without_a_session_at_the_broker_starts_one() {
+    for version in [Version::V5_0, Version::V3_1_1] {
+        play(&with(version, SessionMode::Resume), |scene| {
+            scene.connect();
+            scene.receive(if version == Version::V5_0 {
+                CONNACK_5
+            } else {
+                CONNACK
+            });
+            assert_eq!(scene.effect(), "Connected(Lost)");
+            scene.cut();
+            scene.wire.clear();
+            scene.connect();
+            assert_eq!(flags(scene), KEEP);
+        });
+    }
+}
+
+#[test]
+fn none_starts_every_connection_clean() {
+    for version in [Version::V5_0, Version::V3_1_1, Version::V3_1] {
+        play(&with(version, SessionMode::None), |scene| {
+            for _ in 0..3 {
+                scene.wire.clear();
+                scene.connect();
+                assert_eq!(flags(scene), CLEAN);
+                scene.receive(if version == Version::V5_0 {
+                    CONNACK_5
+                } else {
+                    CONNACK
+                });
+                assert_eq!(scene.effect(), "Connected(Lost)");
+                scene.cut();
+            }
+        });
+    }
+}
+
+#[test]
+fn none_sends_queued_qos_1_anew_on_the_next_connection() {
+    play_online(&with(Version::V3_1_1, SessionMode::None), |scene| {
+        let one = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        let two = scene.publish(Qos::ExactlyOnce, b"b", Wait::Ack);
+        scene.subscribe(&["f"], Qos::AtMostOnce, Wait::None);
+        scene.receive(b"\x90\x03\0\x03\0");
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(CONNACK);
+        scene.sends(&[b"\x82\x06\0\x04\0\x01f\0", b"\x32\x06\0\x01t\0\x05a"]);
+        scene.goes_on(one);
+        assert!(matches!(
+            scene.fails(two).kind(),
+            ErrorKind::SessionLost { received: false }
+        ));
+    });
+}
+
+#[test]
+fn none_and_a_session_that_is_present_is_a_violation() {
+    // [MQTT-3.2.2-4]
+    for (version, connack) in [(Version::V5_0, PRESENT_5), (Version::V3_1_1, PRESENT)] {
+        play(&with(version, SessionMode::None), |scene| {
+            scene.connect();
+            let error = scene.refuses(connack);
+            assert_eq!(violation(&error).0, "MQTT-3.2.2-4");
+        });
+    }
+}
+
+#[test]
+fn a_session_that_was_lost_once_is_ours_again() {
+    play_online(&v5(), |scene| {
+        scene.reconnect_lost();
+        scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+        scene.reconnect_present();
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+    });
+}
+
+#[test]
+fn v3_1_does_not_say_so_exchanges_go_on_and_subscriptions_are_made_again() {
+    play_online(&config(Version::V3_1), |scene| {
+        scene.subscribe(&["f"], Qos::AtLeastOnce, Wait::None);
+        scene.receive(b"\x90\x03\0\x01\x01");
+        let one = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        let two = scene.publish(Qos::ExactlyOnce, b"b", Wait::Ack);
+        scene.receive(b"\x50\x02\0\x03");
+        scene.cut();
+        scene.wire.clear();
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(CONNACK);
+        assert_eq!(
+            scene.effect(),
+            "Subscribed(7, [Grant { filter: \"f\", answer: Answered(granted QoS 1 (0x01), None) }])"
+        );
+        assert_eq!(scene.effect(), "Connected(Untold)");
+        scene.sends(&[
+            b"\x62\x02\0\x03",
+            b"\x82\x06\0\x04\0\x01f\x01",
+            b"\x3A\x06\0\x01t\0\x02a",
+        ]);
+        scene.receive(b"\x40\x02\0\x02\x70\x02\0\x03");
+        assert!(scene.outcome(one).is_ok());
+        assert!(scene.outcome(two).is_ok());
+    });
+}
+
+#[test]
+fn v3_1_accepts_dup_on_pubrel() {
+    // MQTT 3.1, section 3.6
+    play_online(&config(Version::V3_1), |scene| {
+        scene.receive(b"\x34\x06\0\x01t\0\x01a");
+        scene.receive(b"\x6A\x02\0\x01");
+        scene.sends(&[b"\x50\x02\0\x01", b"\x70\x02\0\x01"]);
+    });
+    play_online(&v3(), |scene| {
+        scene.refuses(b"\x6A\x02\0\x01");
+    });
+}
+
+#[test]
+fn v3_1_ignores_the_flags_of_connack() {
+    play_online(&config(Version::V3_1), |scene| {
+        scene.cut();
+        scene.connect();
+        scene.receive(PRESENT);
+        assert_eq!(scene.effect(), "Connected(Untold)");
+    });
+}
+
+#[test]
+fn two_losses_in_a_row_lose_no_qos_1_message() {
+    play_online(&v5(), |scene| {
+        let tokens: Vec<_> = (0..3)
+            .map(|_| scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack))
+            .collect();
+        for _ in 0..5 {
+            scene.cut();
+            scene.connect();
+            scene.takes = 12;
+            scene.receive(CONNACK_5);
+        }
+        scene.cut();
+        scene.wire.clear();
+        scene.open();
+        assert_eq!(scene.wire.len(), 27);
+        for (token, packet) in tokens.iter().zip(scene.wire.clone().chunks(9)) {
+            assert_eq!(packet[0], 0x32);
+            scene.goes_on(*token);
+            scene.receive(&[0x40, 2, packet[5], packet[6]]);
+            assert!(scene.outcome(*token).is_ok());
+        }
+    });
+}
+
+#[test]
+fn qos_2_that_left_is_not_sent_again_even_after_two_losses() {
+    play_online(&v5(), |scene| {
+        let token = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+        // The replay does not leave, but the first PUBLISH had.
+        scene.cut();
+        scene.connect();
+        scene.takes = 0;
+        scene.receive(PRESENT_5);
+        scene.reconnect_lost();
+        scene.sends_nothing();
+        assert_eq!(scene.fails(token).sent(), Sent::Maybe);
+    });
+}
+
+#[test]
+fn the_session_outlives_attempts_that_fail() {
+    play_online(&v5(), |scene| {
+        scene.receive(b"\x34\x07\0\x01t\0\x05\0a");
+        scene.gets("t", b"a");
+        let token = scene.publish(Qos::ExactlyOnce, b"b", Wait::Ack);
+        scene.receive(b"\x50\x02\0\x01");
+        for _ in 0..3 {
+            scene.cut();
+            scene.connect();
+        }
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.sends(&[b"\x62\x02\0\x01"]);
+        scene.receive(b"\x3C\x07\0\x01t\0\x05\0a");
+        scene.gets_nothing();
+        scene.goes_on(token);
+    });
+}
