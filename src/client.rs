@@ -255,7 +255,7 @@ impl Client {
         self.until(
             Doing::Connecting,
             |state| state.protocol.is_online(),
-            |state| &mut state.on_connected,
+            |state| &mut state.conditions.connected,
         )
     }
 
@@ -270,7 +270,7 @@ impl Client {
         self.until(
             Doing::Publishing,
             |state| state.protocol.has_room(),
-            |state| &mut state.on_ready,
+            |state| &mut state.conditions.ready,
         )
     }
 
@@ -354,6 +354,7 @@ impl Client {
         self.shared.with(|state| Statistics {
             unfinished: state.protocol.unfinished(),
             pending: state.protocol.pending_qos0(),
+            waits: state.waiters.len(),
             ..state.statistics
         })
     }
@@ -546,7 +547,7 @@ impl Client {
                 ));
             }
             let token = state.waiters.insert(Doing::Disconnecting, None);
-            state.on_closed.push(token);
+            state.conditions.closed.push(token);
             let drain = if drain {
                 Drain::For(state.drain_timeout)
             } else {

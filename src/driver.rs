@@ -227,7 +227,7 @@ impl Driver {
             }
             Wanted::Leave { .. } | Wanted::Nothing => {
                 let unacknowledged = state.protocol.unfinished();
-                let waits = std::mem::take(&mut state.on_closed);
+                let waits = std::mem::take(&mut state.conditions.closed);
                 (Some(unacknowledged), waits)
             }
         });
@@ -303,7 +303,8 @@ impl Driver {
     ) -> Result<Option<T>> {
         let shared = self.guard.0.clone();
         let clock = Rc::clone(&self.options.clock);
-        let end = clock.now() + limit;
+        // A limit beyond the end of time is none.
+        let end = clock.now().checked_add(limit);
         let mut future = pin!(future);
         std::future::poll_fn(|cx| {
             loop {
@@ -321,18 +322,15 @@ impl Driver {
                 if let Poll::Ready(value) = future.as_mut().poll(cx) {
                     return Poll::Ready(Ok(Some(value)));
                 }
-                if now >= end {
+                if end.is_some_and(|end| now >= end) {
                     let kind = ErrorKind::TimedOut(limit);
                     return Poll::Ready(Err(Error::new(kind, Doing::Connecting)));
                 }
                 let deadline = shared.with(|state| {
                     state.end_turn(cx.waker());
-                    state
-                        .waiters
-                        .poll_timeout()
-                        .map_or(end, |waits| waits.min(end))
+                    state.waiters.poll_timeout().into_iter().chain(end).min()
                 });
-                if self.alarm.poll(&*clock, Some(deadline), cx).is_pending() {
+                if self.alarm.poll(&*clock, deadline, cx).is_pending() {
                     return Poll::Pending;
                 }
             }

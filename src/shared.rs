@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::{Event, Listener};
 use crate::loose::Loose;
+use crate::message::Qos;
 use crate::options::Acknowledge;
 use crate::properties::Properties;
 use crate::protocol::{Asked, Continuity, Delivery, Done, Effect, Grant, Protocol, Receipt, Token};
@@ -22,7 +23,7 @@ use crate::queue::{Push, Queued};
 use crate::reason::Reason;
 use crate::router::{Inline, Router, Sink};
 use crate::statistics::Statistics;
-use crate::waiter::Waiters;
+use crate::waiter::{Conditions, Waiters};
 
 /// A reference to the state of one client.
 #[derive(Clone)]
@@ -46,10 +47,7 @@ pub(crate) struct State {
     pub(crate) handles: usize,
     /// Subscriptions that were dropped: the driver unsubscribes them.
     pub(crate) dropped: Vec<usize>,
-    /// Callers of `connected()`, of `ready()`, and of `disconnect()`.
-    pub(crate) on_connected: Vec<Token>,
-    pub(crate) on_ready: Vec<Token>,
-    pub(crate) on_closed: Vec<Token>,
+    pub(crate) conditions: Conditions,
     driver: DriverState,
     /// When the driver's turn began, and when CONNACK came.
     now: Option<Instant>,
@@ -82,8 +80,8 @@ pub(crate) enum Drain {
     No,
     /// For this long, from the driver's next turn on.
     For(Duration),
-    /// Until this instant.
-    Until(Instant),
+    /// Until this instant; none if the span reaches beyond the end of time.
+    Until(Option<Instant>),
 }
 
 #[derive(Debug)]
@@ -110,9 +108,7 @@ impl Shared {
             wanted: Wanted::Connection,
             handles: 0,
             dropped: Vec::new(),
-            on_connected: Vec::new(),
-            on_ready: Vec::new(),
-            on_closed: Vec::new(),
+            conditions: Conditions::default(),
             driver: DriverState::Woken,
             now: None,
             connected_at: None,
@@ -198,21 +194,34 @@ impl State {
             waiters,
             protocol,
             loose,
+            conditions,
             ..
         } = self;
         let mut wakers = Vec::new();
         waiters.expire(
             now,
-            |qos, place| {
-                let message = protocol.withdraw(qos, place);
-                let was_there = message.is_some();
-                loose.drop_later(message);
-                was_there
-            },
+            |token, parked| withdraw(protocol, conditions, loose, token, parked),
             |waker| wakers.extend(waker),
         );
         for waker in wakers {
             self.loose.wake_later(Some(waker));
+        }
+    }
+
+    /// A future was dropped: its wait is forgotten, now or when it is answered.
+    pub(crate) fn abandon(&mut self, token: Token) {
+        let Some(mut waiting) = self.waiters.abandon(token) else {
+            return;
+        };
+        let Self {
+            protocol,
+            loose,
+            conditions,
+            ..
+        } = self;
+        loose.drop_later(waiting.waker.take());
+        if withdraw(protocol, conditions, loose, token, waiting.parked) {
+            self.waiters.remove(token);
         }
     }
 
@@ -226,7 +235,7 @@ impl State {
         if let Wanted::Leave { drain, .. } = &mut self.wanted
             && let Drain::For(span) = *drain
         {
-            *drain = Drain::Until(now + span);
+            *drain = Drain::Until(now.checked_add(span));
         }
     }
 
@@ -244,7 +253,7 @@ impl State {
             Wanted::Leave {
                 drain: Drain::Until(end),
                 ..
-            } => now < *end && !self.protocol.is_drained(),
+            } => end.is_none_or(|end| now < end) && !self.protocol.is_drained(),
             Wanted::Leave {
                 drain: Drain::No | Drain::For(_),
                 ..
@@ -260,7 +269,7 @@ impl State {
             Wanted::Leave {
                 drain: Drain::Until(end),
                 ..
-            } => Some(*end),
+            } => *end,
             Wanted::Leave { .. } | Wanted::Connection | Wanted::Reconnect | Wanted::Nothing => None,
         };
         let all = [
@@ -366,8 +375,8 @@ impl State {
                 Effect::Stray => self.statistics.stray += 1,
             }
         }
-        if !self.on_ready.is_empty() && self.protocol.has_room() {
-            for token in std::mem::take(&mut self.on_ready) {
+        if !self.conditions.ready.is_empty() && self.protocol.has_room() {
+            for token in std::mem::take(&mut self.conditions.ready) {
                 self.finish(token, Ok(Done::Sent));
             }
         }
@@ -377,7 +386,7 @@ impl State {
         self.statistics.connected += 1;
         self.connected_at = self.now;
         let session_present = continuity == Continuity::Present;
-        for token in std::mem::take(&mut self.on_connected) {
+        for token in std::mem::take(&mut self.conditions.connected) {
             self.finish(token, Ok(Done::Sent));
         }
         self.tell(&Event::Connected { session_present });
@@ -536,7 +545,11 @@ impl State {
         if let Some(receipt) = receipt {
             // What is acknowledged by hand may take as long as it takes.
             let timeout = self.protocol.config().take_timeout;
-            let deadline = (!by_hand).then(|| now + timeout);
+            let deadline = if by_hand {
+                None
+            } else {
+                now.checked_add(timeout)
+            };
             self.protocol.delivered(receipt, takers, deadline);
         }
         for (key, dropped, end) in lost {
@@ -634,4 +647,22 @@ impl State {
             self.loose.wake_later(waker);
         }
     }
+}
+
+/// Takes a caller out of its line, or from among those who wait for a condition. Returns whether it was
+/// there: then nobody will answer it.
+fn withdraw(
+    protocol: &mut Protocol,
+    conditions: &mut Conditions,
+    loose: &mut Loose,
+    token: Token,
+    parked: Option<(Qos, u64)>,
+) -> bool {
+    let Some((qos, place)) = parked else {
+        return conditions.forget(token);
+    };
+    let message = protocol.withdraw(qos, place);
+    let was_there = message.is_some();
+    loose.drop_later(message);
+    was_there
 }

@@ -34,4 +34,6 @@ pub struct Statistics {
     pub unfinished: usize,
     /// QoS 0 messages that wait for room or for the link now.
     pub pending: usize,
+    /// Calls that are waited for now, or whose answer is still to come although nobody waits.
+    pub waits: usize,
 }

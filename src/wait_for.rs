@@ -69,19 +69,7 @@ impl Drop for Ticket {
         if self.state == TicketState::Over {
             return;
         }
-        self.shared.with(|state| {
-            let Some(mut waiting) = state.waiters.abandon(self.token) else {
-                return;
-            };
-            state.loose.drop_later(waiting.waker.take());
-            if let Some((qos, place)) = waiting.parked
-                && let Some(message) = state.protocol.withdraw(qos, place)
-            {
-                // Nobody answers a wait that was never sent.
-                state.waiters.remove(self.token);
-                state.loose.drop_later(Some(message));
-            }
-        });
+        self.shared.with(|state| state.abandon(self.token));
     }
 }
 

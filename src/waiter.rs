@@ -36,6 +36,32 @@ enum Waiter {
     Abandoned,
 }
 
+/// Waits that no packet answers, but a condition: they end here, so whoever gives up leaves at once.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    /// Callers of `connected()`.
+    pub(crate) connected: Vec<Token>,
+    /// Callers of `ready()`.
+    pub(crate) ready: Vec<Token>,
+    /// Callers of `disconnect()`.
+    pub(crate) closed: Vec<Token>,
+}
+
+impl Conditions {
+    /// Takes a caller out. Returns whether it was there: then nobody will answer it any more.
+    pub(crate) fn forget(&mut self, token: Token) -> bool {
+        [&mut self.connected, &mut self.ready, &mut self.closed]
+            .into_iter()
+            .any(|list| match list.iter().position(|other| *other == token) {
+                Some(index) => {
+                    list.remove(index);
+                    true
+                }
+                None => false,
+            })
+    }
+}
+
 /// A wait that goes on.
 #[derive(Debug)]
 pub(crate) struct Waiting {
@@ -69,6 +95,11 @@ impl Waiters {
             self.unstamped.push(token);
         }
         token
+    }
+
+    /// How many there are, the abandoned ones that are still to be answered included.
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
     }
 
     /// Forgets a wait that nobody else has heard of.
@@ -170,7 +201,10 @@ impl Waiters {
             let Some(timeout) = waiting.timeout else {
                 continue;
             };
-            let deadline = now + timeout;
+            // A timeout beyond the end of time is none.
+            let Some(deadline) = now.checked_add(timeout) else {
+                continue;
+            };
             waiting.deadline = Some(deadline);
             self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
         }
@@ -181,21 +215,22 @@ impl Waiters {
         self.next_expiry
     }
 
-    /// Ends the waits whose time is over. `withdraw` takes a caller out of its line and says whether it
-    /// still was there; `wake` gets who is to be woken.
+    /// Ends the waits whose time is over. `withdraw` gets a caller, and its place if it was in line, takes
+    /// it out of whatever it waited for, and says whether nobody will answer it now; `wake` gets who is to
+    /// be woken.
     ///
     /// All are looked at, but seldom: the bound moves on by at least the shortest wait that began since.
     pub(crate) fn expire(
         &mut self,
         now: Instant,
-        mut withdraw: impl FnMut(Qos, u64) -> bool,
+        mut withdraw: impl FnMut(Token, Option<(Qos, u64)>) -> bool,
         mut wake: impl FnMut(Option<Waker>),
     ) {
         if self.next_expiry.is_none_or(|next| now < next) {
             return;
         }
         self.next_expiry = None;
-        for (_, waiter) in &mut self.slab {
+        for (token, waiter) in &mut self.slab {
             let Waiter::Waiting(waiting) = waiter else {
                 continue;
             };
@@ -208,9 +243,7 @@ impl Waiters {
                 continue;
             }
             wake(waiting.waker.take());
-            let withdrawn = waiting
-                .parked
-                .is_some_and(|(qos, place)| withdraw(qos, place));
+            let withdrawn = withdraw(token, waiting.parked);
             let kind = ErrorKind::TimedOut(waiting.timeout.unwrap_or_default());
             let error = Error::new(kind, waiting.doing);
             *waiter = if withdrawn {

@@ -977,3 +977,32 @@ fn a_message_that_expired_before_it_was_sent_fails_with_expired() {
     }
     assert!(payloads(&setup).is_empty());
 }
+
+#[test]
+fn a_duration_without_end_is_no_panic() {
+    let world = World::new(BrokerOptions::new());
+    let endless = Duration::MAX;
+    let options = options(&world)
+        .wait_timeout(endless)
+        .connect_timeout(endless)
+        .connack_timeout(endless)
+        .ping_timeout(endless)
+        .drain_timeout(endless)
+        .take_timeout(endless)
+        .session_expiry(endless)
+        .stable_after(endless)
+        .keep_alive(endless)
+        .retry_delays(endless, endless);
+    let setup = Setup::start(world, options);
+    let mut stream = setup
+        .wait(setup.client.subscribe("t", AT_LEAST_ONCE, Wait::Ack))
+        .expect("granted");
+    let publishing = setup
+        .client
+        .publish("t", "x", AT_LEAST_ONCE, Wait::Ack)
+        .timeout(endless);
+    assert!(setup.wait(publishing).is_ok());
+    assert!(setup.wait(stream.next()).is_some());
+    assert!(setup.wait(setup.client.ping()).is_ok());
+    assert!(setup.wait(setup.client.disconnect()).is_ok());
+}
