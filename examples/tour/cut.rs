@@ -103,6 +103,8 @@ impl Tour<'_> {
                     client.publish(&topic, format!("{number:64}"), qos, Wait::Ack),
                 ));
             }
+            // Lets the driver send these before the next ones come.
+            future::yield_now().await;
         }
         let mut told = [Told::default(), Told::default(), Told::default()];
         for (qos, wait) in waits {
