@@ -1,0 +1,64 @@
+#!/bin/sh
+# Runs every test there is, from anywhere: sh tests/all.sh
+#
+# Installs the broker that the tests talk to (mosquitto and its clients, from the packages of Debian)
+# when it is missing and this machine lets it; otherwise it says what to install and ends with 1.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "tests/all.sh: $*" >&2
+    exit 1
+}
+
+# Debian puts brokers where only root looks, and rustup installs where a plain shell may not look.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin"
+export PATH
+
+command -v cargo >/dev/null || fail "cargo is missing: install Rust, for example from https://rustup.rs"
+
+missing() {
+    for tool in mosquitto mosquitto_pub mosquitto_sub; do
+        command -v "$tool" >/dev/null || return 0
+    done
+    return 1
+}
+
+if missing; then
+    install="apt-get install -y --no-install-recommends mosquitto mosquitto-clients"
+    wanted="the tests need mosquitto and its clients; install them with: $install"
+    command -v apt-get >/dev/null || fail "$wanted (or what your system has instead of apt-get)"
+    if [ "$(id -u)" -eq 0 ]; then
+        as_root=
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        as_root="sudo -n"
+    else
+        fail "$wanted (as root)"
+    fi
+    echo "tests/all.sh: installing mosquitto and mosquitto-clients"
+    # Both unquoted on purpose: they are lists of words.
+    $as_root apt-get update </dev/null || fail "apt-get update failed; $wanted"
+    $as_root env DEBIAN_FRONTEND=noninteractive $install </dev/null || fail "$wanted"
+    missing && fail "$wanted"
+fi
+
+run() {
+    echo
+    echo "== $*"
+    "$@" </dev/null
+}
+
+# Unit tests, the tests in this folder, and the code in the documentation and in the README.
+run cargo test --all-features
+# The tests always have the test kit. This is the library as a program gets it that asks for nothing.
+run cargo build --no-default-features
+
+# Each example ends by itself when no broker is named.
+run cargo build --examples
+for example in publish subscribe many_tasks reconnect; do
+    run cargo run --quiet --example "$example"
+done
+run cargo run --release --example tour
+
+echo
+echo "tests/all.sh: everything passed"
