@@ -4,7 +4,6 @@ mod backoff;
 mod client;
 mod clock;
 #[doc(hidden)]
-#[allow(missing_docs)]
 pub mod codec;
 mod connection;
 mod driver;
