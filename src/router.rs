@@ -117,16 +117,13 @@ impl Router {
             seen: 0,
         });
         for (filter, options) in filters {
-            let entry = self
-                .filters
-                .entry(Rc::clone(filter))
-                .or_insert_with(|| {
-                    Box::new(Entry {
-                        options: *options,
-                        identifier,
-                        subscribers: Vec::new(),
-                    })
-                });
+            let entry = self.filters.entry(Rc::clone(filter)).or_insert_with(|| {
+                Box::new(Entry {
+                    options: *options,
+                    identifier,
+                    subscribers: Vec::new(),
+                })
+            });
             entry.options = *options;
             if !entry.subscribers.contains(&key) {
                 entry.subscribers.push(key);

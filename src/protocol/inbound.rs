@@ -260,6 +260,10 @@ impl Protocol {
             }
             Packet::Disconnect(disconnect) => match self.config.version {
                 Version::V5_0 => {
+                    if disconnect.properties.session_expiry_interval().is_some() {
+                        let what = "a DISCONNECT of the server has a Session Expiry Interval";
+                        return Err(Violation::protocol("MQTT-3.14.2-2", what).into());
+                    }
                     if !may_be_about_a_message(disconnect.reason) {
                         window.acknowledged();
                     }
@@ -271,10 +275,7 @@ impl Protocol {
             Packet::Connack(_) => {
                 return Err(Violation::protocol("MQTT-3.2.0-2", "a second CONNACK").into());
             }
-            // No CONNECT of ours names an authentication method.
-            Packet::Auth(_) => {
-                return Err(Violation::protocol("MQTT-4.12.0-6", "AUTH without a method").into());
-            }
+            Packet::Auth(_) => return Err(unasked_auth().into()),
             Packet::Connect(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
@@ -293,13 +294,31 @@ impl Protocol {
         packet: &Packet<'_>,
         size: usize,
     ) -> Result<Step<'a>, Error> {
-        let Packet::Connack(connack) = packet else {
-            return Err(
-                Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into(),
-            );
-        };
-        self.handle_connack(now, connack)?;
-        Ok(Step::Handled { size })
+        match packet {
+            Packet::Connack(connack) if connack.properties.authentication_method().is_some() => {
+                Err(unasked_auth().into())
+            }
+            Packet::Connack(connack) => {
+                self.handle_connack(now, connack)?;
+                Ok(Step::Handled { size })
+            }
+            Packet::Auth(_) => Err(unasked_auth().into()),
+            Packet::Connect(_)
+            | Packet::Publish(_)
+            | Packet::Puback(_)
+            | Packet::Pubrec(_)
+            | Packet::Pubrel(_)
+            | Packet::Pubcomp(_)
+            | Packet::Subscribe(_)
+            | Packet::Suback(_)
+            | Packet::Unsubscribe(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingreq
+            | Packet::Pingresp
+            | Packet::Disconnect(_) => {
+                Err(Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into())
+            }
+        }
     }
 
     fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
@@ -430,6 +449,12 @@ fn may_be_about_a_message(reason: Reason) -> bool {
             | Reason::CONNECTION_RATE_EXCEEDED
             | Reason::MAXIMUM_CONNECT_TIME
     )
+}
+
+/// No CONNECT of ours names an authentication method.
+fn unasked_auth() -> Violation {
+    let what = "the server authenticates although CONNECT has no method";
+    Violation::protocol("MQTT-4.12.0-6", what)
 }
 
 fn not_from_server() -> Error {

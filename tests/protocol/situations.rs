@@ -1241,6 +1241,8 @@ fn situation_15_v5_says_disconnect_with_the_reason() {
         (b"\x40\x02\0\0", 0x82, "MQTT-2.2.1-3"),
         // AUTH without a method in CONNECT
         (b"\xF0\x06\x18\x04\x15\0\x01m", 0x82, "MQTT-4.12.0-6"),
+        // a DISCONNECT of the server with a Session Expiry Interval
+        (b"\xE0\x07\0\x05\x11\0\0\0\0", 0x82, "MQTT-3.14.2-2"),
         // packets that only clients send
         (PINGREQ, 0x82, "MQTT5 2.1.2"),
         (b"\x82\x07\0\x01\0\0\x01a\0", 0x82, "MQTT5 2.1.2"),
@@ -1286,6 +1288,23 @@ fn situation_15_the_first_packet_must_be_connack() {
         scene.sends(&[b"\xE0\x01\x82"]);
         scene.gets_nothing();
     });
+}
+
+#[test]
+fn situation_15_a_server_that_authenticates_unasked_breaks_the_rules() {
+    for bytes in [
+        // CONNACK with Authentication Method "m", and AUTH
+        b"\x20\x07\0\0\x04\x15\0\x01m".as_slice(),
+        b"\xF0\x06\x18\x04\x15\0\x01m",
+    ] {
+        play(&v5(), |scene| {
+            scene.connect();
+            scene.wire.clear();
+            let error = scene.refuses(bytes);
+            assert_eq!(violation(&error), ("MQTT-4.12.0-6", Reason::PROTOCOL_ERROR));
+            scene.sends(&[b"\xE0\x01\x82"]);
+        });
+    }
 }
 
 #[test]
