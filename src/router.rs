@@ -200,43 +200,87 @@ impl Router {
 impl Node {
     /// The list of the subscribers whose filter has these levels.
     fn list(&mut self, levels: &str) -> &mut Vec<usize> {
-        let (level, tail) = split(levels);
-        let node = match level {
-            "#" => return &mut self.rest,
-            "+" => self.any.get_or_insert_default(),
-            level => self.children.entry(level.into()).or_default(),
-        };
-        match tail {
-            Some(tail) => node.list(tail),
-            None => &mut node.here,
+        let mut node = self;
+        let mut rest = Some(levels);
+        while let Some(levels) = rest {
+            let (level, tail) = split(levels);
+            node = match level {
+                "#" => return &mut node.rest,
+                "+" => node.any.get_or_insert_default(),
+                level => node.children.entry(level.into()).or_default(),
+            };
+            rest = tail;
         }
+        &mut node.here
     }
 
     /// Removes a subscriber from the list of these levels, and the nodes that are then of no use.
     fn prune(&mut self, levels: &str, key: usize) {
-        let (level, tail) = split(levels);
-        let node = match level {
-            "#" => {
-                self.rest.retain(|other| *other != key);
-                return;
+        // The last node on the way that is of use whatever becomes of what is below, and how the way
+        // goes on from there: all that is below can be cut off there at once.
+        let mut cut = levels;
+        let mut node = &mut *self;
+        let mut rest = Some(levels);
+        let mut is_rest = false;
+        while let Some(levels) = rest {
+            if node.leads_elsewhere() {
+                cut = levels;
             }
-            "+" => self.any.as_deref_mut(),
-            level => self.children.get_mut(level).map(|child| &mut **child),
-        };
-        let Some(node) = node else { return };
-        match tail {
-            Some(tail) => node.prune(tail, key),
-            None => node.here.retain(|other| *other != key),
+            let (level, tail) = split(levels);
+            if level == "#" {
+                is_rest = true;
+                break;
+            }
+            let Some(next) = node.next_mut(level) else {
+                return;
+            };
+            node = next;
+            rest = tail;
         }
+        let list = if is_rest {
+            &mut node.rest
+        } else {
+            &mut node.here
+        };
+        list.retain(|other| *other != key);
         if !node.is_empty() {
             return;
         }
-        match level {
-            "+" => self.any = None,
+        let mut node = self;
+        let mut above = levels;
+        while above.len() > cut.len() {
+            let (level, Some(tail)) = split(above) else {
+                return;
+            };
+            let Some(next) = node.next_mut(level) else {
+                return;
+            };
+            node = next;
+            above = tail;
+        }
+        match split(cut).0 {
+            // It is a list of the node itself, which is still of use.
+            "#" => {}
+            "+" => node.any = None,
             level => {
-                self.children.remove(level);
+                node.children.remove(level);
             }
         }
+    }
+
+    /// The node below for a level of a filter.
+    fn next_mut(&mut self, level: &str) -> Option<&mut Self> {
+        match level {
+            "+" => self.any.as_deref_mut(),
+            level => self.children.get_mut(level).map(|child| &mut **child),
+        }
+    }
+
+    /// Whether more than one thing hangs on this node, so that it stays when one of them goes.
+    fn leads_elsewhere(&self) -> bool {
+        let lists = [!self.here.is_empty(), !self.rest.is_empty()];
+        let things = usize::from(self.any.is_some()) + self.children.len();
+        things + lists.into_iter().filter(|is_used| *is_used).count() > 1
     }
 
     fn is_empty(&self) -> bool {
@@ -247,25 +291,59 @@ impl Node {
     }
 
     /// `reserved`: the topic begins with `$`, which no leading wildcard matches [MQTT-4.7.2-1].
-    fn collect(&self, levels: Option<&str>, reserved: bool, hits: &mut Vec<usize>) {
-        if !reserved {
-            hits.extend_from_slice(&self.rest);
+    ///
+    /// Calls itself only where the way parts, and each such place on one way takes a filter of its own:
+    /// neither a long topic from the broker nor one filter with 65,535 levels can exhaust the stack.
+    fn collect(&self, levels: Option<&str>, mut reserved: bool, hits: &mut Vec<usize>) {
+        let mut node = self;
+        let mut rest = levels;
+        loop {
+            if !reserved {
+                hits.extend_from_slice(&node.rest);
+            }
+            let Some(levels) = rest else {
+                hits.extend_from_slice(&node.here);
+                return;
+            };
+            let any = if reserved { None } else { node.any.as_deref() };
+            if any.is_none() && node.children.is_empty() {
+                return;
+            }
+            let (level, tail) = split(levels);
+            let child = if node.children.is_empty() {
+                None
+            } else {
+                node.children.get(level).map(|child| &**child)
+            };
+            node = match (any, child) {
+                (Some(any), Some(child)) => {
+                    any.collect(tail, false, hits);
+                    child
+                }
+                (Some(only), None) | (None, Some(only)) => only,
+                (None, None) => return,
+            };
+            reserved = false;
+            rest = tail;
         }
-        let Some(levels) = levels else {
-            hits.extend_from_slice(&self.here);
-            return;
-        };
-        let (level, tail) = split(levels);
-        if let Some(any) = &self.any
-            && !reserved
-        {
-            any.collect(tail, false, hits);
+    }
+}
+
+impl Drop for Node {
+    /// Level by level: dropped one inside the other, the nodes of a long filter exhaust the stack.
+    fn drop(&mut self) {
+        let mut below = Vec::new();
+        self.uproot(&mut below);
+        while let Some(mut node) = below.pop() {
+            node.uproot(&mut below);
         }
-        if !self.children.is_empty()
-            && let Some(child) = self.children.get(level)
-        {
-            child.collect(tail, false, hits);
-        }
+    }
+}
+
+impl Node {
+    fn uproot(&mut self, below: &mut Vec<Box<Self>>) {
+        below.extend(self.any.take());
+        below.extend(std::mem::take(&mut self.children).into_values());
     }
 }
 
@@ -357,6 +435,70 @@ mod tests {
         assert!(!router.detach(one, "a/b"));
         assert!(router.detach(one, "a/+"));
         assert_eq!(route(&mut router, "a/b"), [one, other]);
+    }
+
+    #[test]
+    fn a_filter_or_topic_of_65535_bytes_of_levels_does_not_exhaust_the_stack() {
+        // The stack of a small device's thread.
+        let small = std::thread::Builder::new().stack_size(64 * 1024);
+        let test = small.spawn(|| {
+            let slashes = "/".repeat(65_535);
+            let pluses = vec!["+"; 32_768].join("/");
+            let letters = vec!["a"; 32_768].join("/");
+            let deep = format!("{}/#", &letters[..65_531]);
+            let mut router = Router::default();
+            let all = [&slashes, &pluses, &letters, &deep, "#", "a/#"];
+            let keys: Vec<_> = all
+                .iter()
+                .map(|filter| subscribe(&mut router, &[filter]))
+                .collect();
+            assert_eq!(route(&mut router, &slashes), [keys[0], keys[4]]);
+            assert_eq!(route(&mut router, &letters), keys[1..]);
+            for key in &keys[..5] {
+                assert!(router.remove(*key).is_some());
+            }
+            assert_eq!(route(&mut router, &letters), keys[5..]);
+            assert_eq!(router.root.children.len(), 1);
+            subscribe(&mut router, &[&pluses]);
+        });
+        let test = test.expect("a thread can be started");
+        assert!(test.join().is_ok());
+    }
+
+    #[test]
+    fn filters_come_and_go_in_any_order_and_leave_nothing() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let levels = ["a", "b", "+", "#"];
+        for _ in 0..300 {
+            let mut router = Router::default();
+            let mut there: Vec<(usize, String)> = Vec::new();
+            for _ in 0..30 {
+                if random.bool() || there.is_empty() {
+                    let mut filter = String::from(levels[random.usize(..4)]);
+                    while !filter.ends_with('#') && random.u8(..4) > 0 {
+                        filter.push('/');
+                        filter.push_str(levels[random.usize(..4)]);
+                    }
+                    there.push((subscribe(&mut router, &[&filter]), filter));
+                } else {
+                    let (key, _) = there.swap_remove(random.usize(..there.len()));
+                    assert!(router.remove(key).is_some());
+                }
+                for topic in ["a", "b", "a/a", "a/b", "b/a/b", "c", "a/b/c"] {
+                    let mut expected: Vec<_> = there
+                        .iter()
+                        .filter(|(_, filter)| topic::matches(filter, topic))
+                        .map(|(key, _)| *key)
+                        .collect();
+                    expected.sort_unstable();
+                    assert_eq!(route(&mut router, topic), expected, "{topic} {there:?}");
+                }
+            }
+            for (key, _) in there {
+                router.remove(key);
+            }
+            assert!(router.root.is_empty());
+        }
     }
 
     #[test]
