@@ -25,9 +25,9 @@ const PUBLISH: u8 = 0x30;
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "hidden")]
 pub enum Step<'a> {
-    /// The packet is not complete; it takes `size` bytes if that is known already.
+    /// The packet is not complete: nothing can be done before `size` bytes are here, if that is known.
     More {
-        /// Bytes of the whole packet, header included.
+        /// Bytes of the whole packet, header included; of one to be skipped, as many as are looked at.
         size: Option<usize>,
     },
     /// So many bytes are dealt with.
@@ -390,8 +390,13 @@ impl Protocol {
             }
         };
         let Some((qos, id)) = codec::publish::peek_id(first, body) else {
-            // At most a topic of 65,535 bytes stands before the identifier.
-            return Ok(Step::More { size: None });
+            // At most a topic of 65,535 bytes stands before the identifier; both have a length of two.
+            let header = here - body.len();
+            let topic = body
+                .first_chunk()
+                .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+            let size = Some(header + 2 + topic + 2);
+            return Ok(Step::More { size });
         };
         match (qos, id) {
             (Qos::AtMostOnce, _) => {}
