@@ -7,7 +7,7 @@ use crate::codec::Place;
 use crate::codec::subscribe::FilterOptions;
 use crate::driver::Driver;
 use crate::error::{Doing, Error, ErrorKind, Result};
-use crate::event::Events;
+use crate::events::Events;
 use crate::message::{Incoming, Message, Payload, PayloadKind, Qos, SHOWN, check_topic};
 use crate::options::{Acknowledge, Options};
 use crate::properties::{Properties, PropertyList};

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::clock::Clock;
-use crate::driver::Alarm;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};

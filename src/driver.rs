@@ -11,13 +11,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Duration;
 
-use crate::backoff::Backoff;
-use crate::clock::{Clock, LocalBoxFuture};
+use crate::alarm::Alarm;
 use crate::connection::{Connection, Outcome};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::Event;
@@ -25,6 +24,7 @@ use crate::options::{Attempt, Options};
 use crate::properties::{Properties, PropertyList};
 use crate::protocol::{Done, End};
 use crate::reason::Reason;
+use crate::reconnect::{Decision, Reconnect};
 use crate::shared::{Shared, Wanted};
 use crate::transport::{BoxedTransport, Endpoint};
 
@@ -36,10 +36,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct Driver {
     guard: Guard,
     options: Options,
-    backoff: Backoff,
+    reconnect: Reconnect,
     alarm: Alarm,
-    /// Attempts that failed since the last connection.
-    failed: u32,
     /// Where the last connection led.
     last_endpoint: Option<Endpoint>,
 }
@@ -63,13 +61,21 @@ enum Next {
     End(Result<()>),
 }
 
+impl Next {
+    fn of(decision: Decision, error: &Error) -> Self {
+        match decision {
+            Decision::After(delay) => Self::Wait(delay),
+            Decision::GiveUp => Self::End(Err(error.clone())),
+        }
+    }
+}
+
 impl Driver {
     pub(crate) fn new(shared: Shared, options: Options) -> Self {
         Self {
             guard: Guard(shared),
-            backoff: Backoff::new(options.retry, options.seed),
+            reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.seed),
             alarm: Alarm::default(),
-            failed: 0,
             last_endpoint: None,
             options,
         }
@@ -108,7 +114,7 @@ impl Driver {
     /// Opens the transport and sends CONNECT. None if the user wants something else meanwhile.
     async fn open(&mut self) -> Result<Option<Connection>> {
         let attempt = Attempt {
-            number: self.failed,
+            number: self.reconnect.attempts(),
             endpoint: self.options.endpoint.clone(),
             credentials: self.options.credentials.clone(),
             shares_sessions: false,
@@ -168,11 +174,7 @@ impl Driver {
             Outcome::Failed(error, end) => {
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
-                    Some(held) => {
-                        self.failed = 0;
-                        self.backoff.link_ended(held);
-                        self.link_lost(error)
-                    }
+                    Some(held) => self.link_lost(error, held),
                     None => self.attempt_failed(error),
                 }
             }
@@ -250,39 +252,33 @@ impl Driver {
         Next::End(Ok(()))
     }
 
-    fn link_lost(&mut self, error: Error) -> Next {
+    fn link_lost(&mut self, error: Error, held: Duration) -> Next {
         log::info!("{error}");
-        let next = self.decide(&error, 0);
-        let retry_in = retry_in(&next);
-        self.guard
-            .0
-            .with(|state| state.tell(&Event::Disconnected { error, retry_in }));
+        let decision = self.reconnect.link_lost(&error, held);
+        let next = Next::of(decision, &error);
+        let retry_in = decision.delay();
+        let event = Event::Disconnected { error, retry_in };
+        self.guard.0.with(|state| state.tell(&event));
         next
     }
 
     fn attempt_failed(&mut self, error: Error) -> Next {
-        self.failed = self.failed.saturating_add(1);
-        let attempt = self.failed;
+        let decision = self.reconnect.attempt_failed(&error);
+        let attempt = self.reconnect.attempts();
         log::info!("attempt {attempt}: {error}");
-        let next = self.decide(&error, attempt);
-        let retry_in = retry_in(&next);
+        let next = Next::of(decision, &error);
+        let retry_in = decision.delay();
+        let event = Event::ConnectFailed {
+            error,
+            attempt,
+            retry_in,
+        };
         self.guard.0.with(|state| {
             state.protocol.disconnected(End::Otherwise);
             state.statistics.failed += 1;
-            state.tell(&Event::ConnectFailed {
-                error,
-                attempt,
-                retry_in,
-            });
+            state.tell(&event);
         });
         next
-    }
-
-    fn decide(&mut self, error: &Error, failed: u32) -> Next {
-        match &self.options.give_up {
-            Some(give_up) if give_up(error, failed) => Next::End(Err(error.clone())),
-            Some(_) | None => Next::Wait(self.backoff.next()),
-        }
     }
 
     /// Waits before the next attempt, unless the user wants something.
@@ -344,46 +340,5 @@ impl fmt::Debug for Driver {
         f.debug_struct("Driver")
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-fn retry_in(next: &Next) -> Option<Duration> {
-    match next {
-        Next::Connect => Some(Duration::ZERO),
-        Next::Wait(delay) => Some(*delay),
-        Next::End(_) => None,
-    }
-}
-
-/// The driver's one timer. It is looked at lazily: as long as it goes off early enough it is left
-/// alone, because setting a timer anew costs a wake-up of the reactor.
-#[derive(Default)]
-pub(crate) struct Alarm {
-    armed: Option<(Instant, LocalBoxFuture<()>)>,
-}
-
-impl Alarm {
-    /// Ready when `deadline` may have come; pending, and armed, before. Never ready without one.
-    pub(crate) fn poll(
-        &mut self,
-        clock: &dyn Clock,
-        deadline: Option<Instant>,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        let Some(deadline) = deadline else {
-            return Poll::Pending;
-        };
-        let early_enough = self.armed.as_ref().is_some_and(|(set, _)| *set <= deadline);
-        if !early_enough {
-            self.armed = Some((deadline, clock.sleep_until(deadline)));
-        }
-        let Some((_, sleep)) = &mut self.armed else {
-            return Poll::Pending;
-        };
-        let poll = Pin::as_mut(sleep).poll(cx);
-        if poll.is_ready() {
-            self.armed = None;
-        }
-        poll
     }
 }

@@ -1,17 +1,12 @@
-//! What happens without a call that could return it: events, and a stream of them.
+//! What happens without a call that could return it.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
-
-use futures_lite::Stream;
 
 use crate::error::Error;
 use crate::message::Message;
-use crate::shared::Shared;
 
 /// Something that happened. Listen with [`Client::events`](crate::Client::events).
 #[derive(Debug, Clone)]
@@ -81,8 +76,8 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub(crate) struct Listener {
     queue: VecDeque<Event>,
-    missed: u64,
-    waker: Option<Waker>,
+    pub(crate) missed: u64,
+    pub(crate) waker: Option<Waker>,
 }
 
 /// Events that a listener may leave unread; beyond it the oldest is dropped and counted.
@@ -101,78 +96,12 @@ impl Listener {
         (self.waker.take(), oldest)
     }
 
+    /// The oldest unread event.
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        self.queue.pop_front()
+    }
+
     pub(crate) fn end(&mut self) -> Option<Waker> {
         self.waker.take()
-    }
-}
-
-/// A stream of [`Event`]s from the moment of the call on. Ends when the client is closed.
-///
-/// Holds at most 256 unread events; the oldest is dropped and counted in [`Events::missed`].
-#[must_use = "a listener that is not read misses events"]
-pub struct Events {
-    shared: Shared,
-    key: usize,
-}
-
-impl Events {
-    pub(crate) fn new(shared: Shared) -> Self {
-        let key = shared.with(|state| state.listeners.insert(Listener::default()));
-        Self { shared, key }
-    }
-
-    /// Waits for the next event; none when the client is closed.
-    ///
-    /// # Cancel safety
-    /// Dropping the future loses nothing: the event stays queued.
-    pub async fn next(&mut self) -> Option<Event> {
-        std::future::poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    /// How many events were dropped because they were not read.
-    pub fn missed(&self) -> u64 {
-        self.shared
-            .with(|state| state.listeners.get(self.key).map_or(0, |own| own.missed))
-    }
-
-    fn poll_event(&self, cx: &Context<'_>) -> Poll<Option<Event>> {
-        self.shared.with(|state| {
-            let closed = state.is_closed();
-            let Some(own) = state.listeners.get_mut(self.key) else {
-                return Poll::Ready(None);
-            };
-            match own.queue.pop_front() {
-                Some(event) => Poll::Ready(Some(event)),
-                None if closed => Poll::Ready(None),
-                None => {
-                    let old = own.waker.replace(cx.waker().clone());
-                    state.loose.drop_later(old);
-                    Poll::Pending
-                }
-            }
-        })
-    }
-}
-
-impl Stream for Events {
-    type Item = Event;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.poll_event(cx)
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.shared.with(|state| {
-            let own = state.listeners.try_remove(self.key);
-            state.loose.drop_later(own);
-        });
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
     }
 }

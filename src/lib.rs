@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod backoff;
+mod alarm;
 mod client;
 mod clock;
 #[doc(hidden)]
@@ -9,6 +9,7 @@ mod connection;
 mod driver;
 mod error;
 mod event;
+mod events;
 mod loose;
 mod message;
 mod options;
@@ -18,6 +19,7 @@ pub mod protocol;
 mod queue;
 mod reader;
 mod reason;
+mod reconnect;
 mod router;
 mod shared;
 mod statistics;
@@ -35,7 +37,8 @@ pub use client::Client;
 pub use clock::{Clock, LocalBoxFuture};
 pub use driver::Driver;
 pub use error::{Blame, Doing, Error, ErrorKind, Result, Sent, Violation};
-pub use event::{Event, Events};
+pub use event::Event;
+pub use events::Events;
 pub use message::{Incoming, Message, PacketId, Payload, Qos};
 pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};

@@ -96,7 +96,7 @@ impl Attempt {
 }
 
 type BeforeConnect = Rc<dyn Fn(Attempt) -> LocalBoxFuture<Result<Attempt>>>;
-type GiveUp = Rc<dyn Fn(&Error, u32) -> bool>;
+pub(crate) type GiveUp = Rc<dyn Fn(&Error, u32) -> bool>;
 
 /// How a client behaves. Made with [`Options::new`]; every setter takes and returns it.
 ///

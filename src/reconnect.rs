@@ -1,0 +1,153 @@
+//! Whether to connect again, and when: exponential backoff with full jitter.
+//!
+//! ```text
+//!     Fresh ── an attempt failed, or a link was lost ──► Failing(1) ──► Failing(2) ──► …
+//!       ▲                                                    │
+//!       └───────────── a link held for `stable` ─────────────┘
+//! ```
+//!
+//! Each delay is random between 0 and a bound that doubles, so that a fleet whose broker restarts does
+//! not come back as one. A link that breaks before it was stable counts as a failure too: "accepted,
+//! then kicked" backs off.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::options::{GiveUp, Retry};
+
+/// Above this many doublings the bound is at its longest whatever the first one was.
+const DOUBLINGS: u32 = 20;
+
+/// Decides for one client.
+pub(crate) struct Reconnect {
+    retry: Retry,
+    give_up: Option<GiveUp>,
+    random: fastrand::Rng,
+    /// Attempts in a row that failed.
+    attempts: u32,
+    /// Those, and links in a row that broke before they were stable.
+    failures: u32,
+}
+
+/// What becomes of a client whose link or attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It connects again after this delay.
+    After(Duration),
+    /// The user said that it is enough.
+    GiveUp,
+}
+
+impl Decision {
+    /// The delay, if there is another attempt.
+    pub(crate) fn delay(self) -> Option<Duration> {
+        match self {
+            Self::After(delay) => Some(delay),
+            Self::GiveUp => None,
+        }
+    }
+}
+
+impl Reconnect {
+    pub(crate) fn new(retry: Retry, give_up: Option<GiveUp>, seed: Option<u64>) -> Self {
+        let random = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Self {
+            retry,
+            give_up,
+            random,
+            attempts: 0,
+            failures: 0,
+        }
+    }
+
+    /// Attempts in a row that failed.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// A link was lost that had held for this long.
+    pub(crate) fn link_lost(&mut self, error: &Error, held: Duration) -> Decision {
+        self.attempts = 0;
+        if held >= self.retry.stable {
+            self.failures = 0;
+        }
+        self.decide(error)
+    }
+
+    /// An attempt to connect has failed.
+    pub(crate) fn attempt_failed(&mut self, error: &Error) -> Decision {
+        self.attempts = self.attempts.saturating_add(1);
+        self.decide(error)
+    }
+
+    fn decide(&mut self, error: &Error) -> Decision {
+        match &self.give_up {
+            Some(give_up) if give_up(error, self.attempts) => Decision::GiveUp,
+            Some(_) | None => Decision::After(self.next_delay()),
+        }
+    }
+
+    fn next_delay(&mut self) -> Duration {
+        let doublings = self.failures.min(DOUBLINGS);
+        self.failures = self.failures.saturating_add(1);
+        let bound = self
+            .retry
+            .first
+            .saturating_mul(1 << doublings)
+            .min(self.retry.longest);
+        bound.mul_f64(self.random.f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Doing, ErrorKind};
+
+    const RETRY: Retry = Retry {
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(60),
+        stable: Duration::from_secs(10),
+    };
+
+    #[test]
+    fn the_bound_doubles_to_the_longest_and_the_delay_fills_it() {
+        for (nth, bound) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
+            let delays: Vec<_> = (0..200)
+                .map(|seed| {
+                    let mut reconnect = Reconnect::new(RETRY, None, Some(seed));
+                    (0..nth).for_each(|_| {
+                        reconnect.next_delay();
+                    });
+                    reconnect.next_delay().as_secs_f64() / f64::from(bound)
+                })
+                .collect();
+            assert!(delays.iter().all(|share| (0.0..=1.0).contains(share)));
+            let mean = delays.iter().sum::<f64>() / 200.0;
+            assert!((0.4..0.6).contains(&mean), "{mean}");
+        }
+    }
+
+    #[test]
+    fn only_a_stable_link_starts_over() {
+        let mut reconnect = Reconnect::new(RETRY, None, Some(1));
+        (0..10).for_each(|_| {
+            reconnect.next_delay();
+        });
+        let lost = Error::new(ErrorKind::LinkLost, Doing::Connected);
+        reconnect.link_lost(&lost, Duration::from_secs(9));
+        assert_eq!(reconnect.failures, 11);
+        reconnect.link_lost(&lost, Duration::from_secs(10));
+        assert_eq!(reconnect.failures, 1);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_delays() {
+        let delays = |seed| {
+            let mut reconnect = Reconnect::new(RETRY, None, Some(seed));
+            (0..5).map(|_| reconnect.next_delay()).collect::<Vec<_>>()
+        };
+        assert_eq!(delays(3), delays(3));
+        assert_ne!(delays(3), delays(4));
+    }
+}
