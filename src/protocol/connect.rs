@@ -11,12 +11,19 @@
 //!        │ 3.1: there is no such flag ──────────────────────────► Leftover
 //!                                                                    │ CONNECT, clean
 //!                                                                    ▼ CONNACK, DISCONNECT
-//!                                                   CONNECT, keep   Wiped
-//!                                      Ours ◄───────────────────────┘
+//!                            CONNACK               CONNECT, keep   Wiped
+//!                   Ours ◄──────────────── Begun ◄───────────────────┘
+//!
+//!           CONNECT, keep                CONNACK
+//!     Ours ───────────────► Doubtful ──────────────► Ours
 //! ```
 //!
 //! Before 5.0 a clean session ends with its connection, so one that is to outlive it cannot be opened
 //! clean: leftovers of an earlier process are wiped by a connection of their own (situation 1).
+//!
+//! A CONNECT whose CONNACK never comes leaves a doubt: a broker that had lost the session has begun
+//! another one then, which the next CONNACK calls present. Exchanges go on, as nothing better is known,
+//! and subscriptions are made again, because else they could be missing for ever.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -65,8 +72,12 @@ enum Stored {
     Leftover,
     /// Nothing: it was wiped.
     Wiped,
+    /// At most a session that an attempt of ours began whose CONNACK never came.
+    Begun,
     /// The session of this client, unless the broker lost it.
     Ours,
+    /// The session of this client, or one that an attempt whose CONNACK never came began in its place.
+    Doubtful,
 }
 
 /// What the CONNECT that is under way is for.
@@ -87,7 +98,8 @@ pub enum Continuity {
     Present,
     /// The broker does not have it: everything starts anew.
     Lost,
-    /// 3.1 does not say: exchanges go on, and subscriptions are made again to be sure.
+    /// Perhaps the broker still has it: 3.1 does not say so, or an earlier CONNACK never came. Exchanges go
+    /// on, and subscriptions are made again to be sure.
     Untold,
 }
 
@@ -138,6 +150,8 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Handshake {
     purpose: Purpose,
+    /// What the broker held before it got this CONNECT.
+    stored: Stored,
     /// None if the patience has no end.
     deadline: Option<Instant>,
     patience: Duration,
@@ -173,7 +187,7 @@ impl Opening {
     /// # Errors
     /// The credentials or the will cannot be expressed.
     pub(super) fn connect(
-        &self,
+        &mut self,
         now: Instant,
         config: &Config,
         credentials: &Credentials,
@@ -211,9 +225,16 @@ impl Opening {
             properties: properties.list(),
         }))
         .map_err(|error| error.while_doing(Doing::Connecting))?;
+        let stored = self.stored;
+        self.stored = match stored {
+            Stored::Wiped | Stored::Begun => Stored::Begun,
+            Stored::Ours | Stored::Doubtful => Stored::Doubtful,
+            Stored::Unknown | Stored::Leftover => stored,
+        };
         let patience = config.connack_timeout;
         Ok(Handshake {
             purpose,
+            stored,
             deadline: now.checked_add(patience),
             patience,
         })
@@ -224,7 +245,7 @@ impl Opening {
             return Purpose::Clean;
         }
         match (self.stored, config.version) {
-            (Stored::Ours | Stored::Wiped, _) => Purpose::Keep,
+            (Stored::Ours | Stored::Doubtful | Stored::Wiped | Stored::Begun, _) => Purpose::Keep,
             (Stored::Unknown, _) if config.session == SessionMode::Resume => Purpose::Keep,
             (Stored::Unknown | Stored::Leftover, Version::V5_0) => Purpose::Clean,
             // It may be that there is nothing to wipe.
@@ -245,35 +266,35 @@ impl Opening {
         out: &mut Outbox,
     ) -> Result<Verdict, Error> {
         if connack.reason != Reason::SUCCESS {
+            // It has not touched the session.
+            self.stored = handshake.stored;
             return Err(refused(connack));
         }
         let present = connack.session_present;
-        match handshake.purpose {
-            Purpose::Wipe => {
+        let continuity = match (handshake.purpose, handshake.stored) {
+            (Purpose::Wipe, _) => {
                 self.stored = Stored::Wiped;
                 leave(out);
                 return Ok(Verdict::Again);
             }
-            Purpose::Clean if present => return Err(unexpected_session()),
-            Purpose::Keep if present && self.stored == Stored::Wiped => {
+            (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped) if present => {
                 return Err(unexpected_session());
             }
-            Purpose::Keep
-                if present
-                    && self.stored == Stored::Unknown
-                    && config.session == SessionMode::Fresh =>
-            {
+            (Purpose::Keep, Stored::Unknown) if present && config.session == SessionMode::Fresh => {
                 self.stored = Stored::Leftover;
                 leave(out);
                 return Ok(Verdict::Again);
             }
-            Purpose::Clean | Purpose::Keep => {}
-        }
-        let resumes = handshake.purpose == Purpose::Keep && self.stored != Stored::Wiped;
-        let continuity = match config.version {
-            Version::V3_1 if resumes => Continuity::Untold,
-            Version::V3_1 | Version::V3_1_1 | Version::V5_0 if present => Continuity::Present,
-            Version::V3_1 | Version::V3_1_1 | Version::V5_0 => Continuity::Lost,
+            // If one is present, it is what an attempt began, and holds nothing.
+            (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped | Stored::Begun) => {
+                Continuity::Lost
+            }
+            (Purpose::Keep, _) if config.version == Version::V3_1 => Continuity::Untold,
+            (Purpose::Keep, _) if !present => Continuity::Lost,
+            (Purpose::Keep, Stored::Doubtful) => Continuity::Untold,
+            (Purpose::Keep, Stored::Ours | Stored::Unknown | Stored::Leftover) => {
+                Continuity::Present
+            }
         };
         if keeps_session(config) {
             self.stored = Stored::Ours;

@@ -347,12 +347,13 @@ impl Protocol {
         let window = match continuity {
             Continuity::Present => publish_out.connected_present(&limits, out),
             Continuity::Untold => {
-                subscribing.restore();
+                publish_in.session_untold();
+                subscribing.restore(continuity);
                 publish_out.connected_present(&limits, out)
             }
             Continuity::Lost => {
                 publish_in.session_lost();
-                subscribing.restore();
+                subscribing.restore(continuity);
                 publish_out.connected_lost(&limits, config.republish, ids, out)
             }
         };

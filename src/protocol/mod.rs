@@ -156,6 +156,16 @@ impl Protocol {
         self.session.publish_qos0.len()
     }
 
+    /// Packet identifiers in use: of messages that were sent and of requests that are unanswered.
+    pub fn identifiers(&self) -> usize {
+        self.session.ids.len()
+    }
+
+    /// QoS 1 and 2 messages that arrived and were not taken by all who got them.
+    pub fn untaken(&self) -> usize {
+        self.session.publish_in.untaken()
+    }
+
     /// Whether everything accepted is sent and acknowledged.
     pub fn is_drained(&self) -> bool {
         let session = &self.session;

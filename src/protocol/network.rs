@@ -16,7 +16,7 @@ impl Protocol {
     /// The credentials or the will cannot be expressed.
     pub fn connect(&mut self, now: Instant, credentials: &Credentials) -> Result<(), Error> {
         self.out.set_limits(self.config.version, usize::MAX);
-        let opening = &self.session.opening;
+        let opening = &mut self.session.opening;
         let handshake = opening.connect(now, &self.config, credentials, &mut self.out)?;
         self.link = Link::Connecting(handshake);
         Ok(())

@@ -84,8 +84,18 @@ enum Debt {
 #[derive(Debug)]
 struct Exactly {
     state: ExactlyState,
-    /// Whether it counts against our Receive Maximum: it was published on this connection.
-    counted: bool,
+    seen: Seen,
+}
+
+/// When a QoS 2 identifier was published last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// On this connection, so it counts against our Receive Maximum.
+    Now,
+    /// On an earlier connection of the same session.
+    Before,
+    /// On an earlier connection, and perhaps of another session, in which it named another message.
+    Perhaps,
 }
 
 #[derive(Debug)]
@@ -108,6 +118,11 @@ pub(super) enum Arrival {
 }
 
 impl PublishIn {
+    /// How many messages are not taken.
+    pub(super) fn untaken(&self) -> usize {
+        self.untaken.len()
+    }
+
     /// A PUBLISH arrived. If it is one that is still unread, that has to be taken by `deadline` now.
     ///
     /// # Errors
@@ -142,22 +157,26 @@ impl PublishIn {
                 )))
             }
             Qos::ExactlyOnce => match self.exactly_once.get_mut(&id) {
+                // Sent again it would have DUP [MQTT-3.3.1-1]: it is of a session that we do not know.
+                Some(Exactly {
+                    seen: Seen::Perhaps,
+                    ..
+                }) if !publish.dup => {
+                    self.forget_exactly(id);
+                    self.handle_publish(publish, deadline, ledger, out)
+                }
                 None => {
                     ledger.count(out.version())?;
                     let receipt = self.receive(id, Qos::ExactlyOnce, ledger);
                     let state = ExactlyState::Untaken(receipt);
-                    self.exactly_once.insert(
-                        id,
-                        Exactly {
-                            state,
-                            counted: true,
-                        },
-                    );
+                    let seen = Seen::Now;
+                    self.exactly_once.insert(id, Exactly { state, seen });
                     Ok(Arrival::DeliverOwed(receipt))
                 }
                 Some(exactly) => {
-                    if !std::mem::replace(&mut exactly.counted, true) {
-                        ledger.count(out.version())?;
+                    match std::mem::replace(&mut exactly.seen, Seen::Now) {
+                        Seen::Now => {}
+                        Seen::Before | Seen::Perhaps => ledger.count(out.version())?,
                     }
                     match exactly.state {
                         ExactlyState::Untaken(receipt) => self.owe(receipt, id, deadline, ledger),
@@ -225,6 +244,17 @@ impl PublishIn {
         match untaken.debt {
             Debt::Owed { id, .. } | Debt::Adrift { id } => self.forget(untaken.qos, id),
             Debt::Nothing => {}
+        }
+    }
+
+    /// The QoS 2 identifier names another message now: the one that had it is owed nothing any more.
+    fn forget_exactly(&mut self, id: PacketId) {
+        if let Some(Exactly {
+            state: ExactlyState::Untaken(receipt),
+            ..
+        }) = self.exactly_once.remove(&id)
+        {
+            self.settle(receipt);
         }
     }
 
@@ -297,8 +327,9 @@ impl PublishIn {
         // If the broker did not wait for a PUBREC, that must not come any more: it would answer the next
         // message with this identifier.
         ledger.pubrecs.void(id);
-        if exactly.counted {
-            ledger.answered();
+        match exactly.seen {
+            Seen::Now => ledger.answered(),
+            Seen::Before | Seen::Perhaps => {}
         }
         out.acknowledge(AckKind::Pubcomp, id, Reason::SUCCESS);
         self.flush(ledger, out);
@@ -325,13 +356,10 @@ impl PublishIn {
                 ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
                 let exactly = Exactly {
                     state: ExactlyState::Taken,
-                    counted: true,
+                    seen: Seen::Now,
                 };
-                if self
-                    .exactly_once
-                    .insert(id, exactly)
-                    .is_none_or(|old| !old.counted)
-                {
+                let before = self.exactly_once.insert(id, exactly);
+                if before.is_none_or(|before| before.seen != Seen::Now) {
                     ledger.unanswered += 1;
                 }
             }
@@ -388,9 +416,19 @@ impl PublishIn {
             }
         }
         for exactly in self.exactly_once.values_mut() {
-            exactly.counted = false;
+            match exactly.seen {
+                Seen::Now => exactly.seen = Seen::Before,
+                Seen::Before | Seen::Perhaps => {}
+            }
         }
         self.deadlines.clear();
+    }
+
+    /// The broker may have lost the session: its identifiers may mean nothing any more.
+    pub(super) fn session_untold(&mut self) {
+        for exactly in self.exactly_once.values_mut() {
+            exactly.seen = Seen::Perhaps;
+        }
     }
 
     /// The broker lost the session: its identifiers mean nothing any more.

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::connect::Limits;
+use super::connect::{Continuity, Limits};
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
 use super::unsubscribe::Unsubscribing;
@@ -35,6 +35,9 @@ pub(super) const BATCH: usize = 8;
 /// Requests that may be unanswered at a time; the others wait their turn. As many as the reserved
 /// packet identifiers, so that one is always free.
 const IN_FLIGHT: usize = super::packet_id::RESERVED / 2;
+
+/// Retain Handling: send retained messages only if the subscription is new (MQTT 5, section 3.8.3.1).
+const RETAINED_IF_NEW: u8 = 1;
 
 /// A call of `subscribe`: one filter or several, on behalf of one subscriber.
 #[derive(Debug)]
@@ -259,13 +262,20 @@ impl Subscribing {
         }
     }
 
-    /// The broker lost the session: everything granted is asked for again, before anything else, with
-    /// its original options (situation 4).
-    pub(super) fn restore(&mut self) {
+    /// The broker lost the session, or may have: everything granted is asked for again, before anything
+    /// else, with its original options (situation 4). A subscription that may still be there brings its
+    /// retained messages again only if it is not, as far as the version can say that.
+    pub(super) fn restore(&mut self, continuity: Continuity) {
+        let at_least = match continuity {
+            Continuity::Lost | Continuity::Present => 0,
+            Continuity::Untold => RETAINED_IF_NEW,
+        };
         self.queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
         for (filter, active) in &self.active {
-            let item = (Rc::clone(filter), active.options);
+            let mut options = active.options;
+            options.retain_handling = options.retain_handling.max(at_least);
+            let item = (Rc::clone(filter), options);
             match batches.last_mut() {
                 Some(batch)
                     if batch.identifier == active.identifier && batch.filters.len() < BATCH =>
