@@ -3,23 +3,27 @@
 //! The machine lives as long as the client: it knows what the broker may hold of us.
 //!
 //! ```text
-//!               CONNECT, clean                     CONNACK
-//!     Unknown ───────────────────► (5.0, or a session that is not kept) ────────► Ours
-//!        │
-//!        │ 3.1.1: CONNECT, keep ── no session present ──────────────────────────► Ours
-//!        │                     └── session present: DISCONNECT ──► Leftover
-//!        │ 3.1: there is no such flag ──────────────────────────► Leftover
-//!                                                                    │ CONNECT, clean
-//!                                                                    ▼ CONNACK, DISCONNECT
-//!                            CONNACK               CONNECT, keep   Wiped
-//!                   Ours ◄──────────────── Begun ◄───────────────────┘
+//!               CONNECT, keep                     CONNACK
+//!     Unknown ───────────────── no session present ─────────────────────────────► Ours
+//!        │                   └─ session present ── 5.0: DISCONNECT that ends it ──► Ended
+//!        │                                      └─ 3.1.1: DISCONNECT ──► Leftover
+//!        │ 3.1: there is no such flag ─────────────────────────► Leftover
+//!                                                                   │ CONNECT, clean
+//!                                                                   ▼ CONNACK, DISCONNECT
+//!                            CONNACK              CONNECT, keep   Wiped
+//!                   Ours ◄──────────────── Begun ◄──────────────────┘
+//!
+//!     Ended ── CONNECT, keep ── no session present ──► Ours
+//!                            └─ it is still there: DISCONNECT ──► Leftover
 //!
 //!           CONNECT, keep                CONNACK
 //!     Ours ───────────────► Doubtful ──────────────► Ours
 //! ```
 //!
-//! Before 5.0 a clean session ends with its connection, so one that is to outlive it cannot be opened
-//! clean: leftovers of an earlier process are wiped by a connection of their own (situation 1).
+//! A session that is to outlive its connection is never opened clean (situation 1). Before 5.0 it would
+//! end with the connection. In 5.0 it would not, but mosquitto up to 2.1 writes only those sessions to
+//! its disk that were opened without Clean Start: a restart of the broker would cost all messages on
+//! their way. So leftovers of an earlier process are found by the session present flag, and ended first.
 //!
 //! A CONNECT whose CONNACK never comes leaves a doubt: a broker that had lost the session has begun
 //! another one then, which the next CONNACK calls present. Exchanges go on, as nothing better is known,
@@ -68,6 +72,8 @@ impl std::fmt::Debug for Credentials {
 enum Stored {
     /// Perhaps a session of an earlier process.
     Unknown,
+    /// Perhaps still the session of an earlier process that a DISCONNECT of ours was to end.
+    Ended,
     /// A session of an earlier process, to be wiped.
     Leftover,
     /// Nothing: it was wiped.
@@ -196,9 +202,11 @@ impl Opening {
         check(config, self.client_id(config), credentials)?;
         let purpose = self.purpose(config);
         let clean = purpose != Purpose::Keep;
-        let properties = match config.version {
-            Version::V5_0 => config.connect_properties(),
-            Version::V3_1 | Version::V3_1_1 => Properties::new(),
+        let properties = match (config.version, purpose) {
+            (Version::V5_0, Purpose::Keep | Purpose::Clean) => config.connect_properties(),
+            // Without an expiry interval the session ends with this connection [MQTT-3.1.2-23].
+            (Version::V5_0, Purpose::Wipe) => config.properties.clone(),
+            (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
         };
         // A connection that only wipes must not leave a will behind.
         let will = credentials
@@ -229,7 +237,7 @@ impl Opening {
         self.stored = match stored {
             Stored::Wiped | Stored::Begun => Stored::Begun,
             Stored::Ours | Stored::Doubtful => Stored::Doubtful,
-            Stored::Unknown | Stored::Leftover => stored,
+            Stored::Unknown | Stored::Ended | Stored::Leftover => stored,
         };
         let patience = config.connack_timeout;
         Ok(Handshake {
@@ -247,10 +255,13 @@ impl Opening {
         match (self.stored, config.version) {
             (Stored::Ours | Stored::Doubtful | Stored::Wiped | Stored::Begun, _) => Purpose::Keep,
             (Stored::Unknown, _) if config.session == SessionMode::Resume => Purpose::Keep,
-            (Stored::Unknown | Stored::Leftover, Version::V5_0) => Purpose::Clean,
+            // Under an identifier that the broker is yet to choose, it holds nothing.
+            (Stored::Unknown, Version::V5_0) if self.client_id(config).is_empty() => Purpose::Clean,
             // It may be that there is nothing to wipe.
-            (Stored::Unknown, Version::V3_1_1) => Purpose::Keep,
-            (Stored::Leftover, Version::V3_1_1) | (_, Version::V3_1) => Purpose::Wipe,
+            (Stored::Unknown | Stored::Ended, Version::V3_1_1 | Version::V5_0) => Purpose::Keep,
+            (Stored::Leftover, Version::V3_1_1 | Version::V5_0) | (_, Version::V3_1) => {
+                Purpose::Wipe
+            }
         }
     }
 
@@ -274,15 +285,16 @@ impl Opening {
         let continuity = match (handshake.purpose, handshake.stored) {
             (Purpose::Wipe, _) => {
                 self.stored = Stored::Wiped;
-                leave(out);
+                leave(&Properties::new(), out);
                 return Ok(Verdict::Again);
             }
             (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped) if present => {
                 return Err(unexpected_session());
             }
-            (Purpose::Keep, Stored::Unknown) if present && config.session == SessionMode::Fresh => {
-                self.stored = Stored::Leftover;
-                leave(out);
+            (Purpose::Keep, Stored::Unknown | Stored::Ended | Stored::Leftover)
+                if present && config.session == SessionMode::Fresh =>
+            {
+                self.end_leftover(handshake.stored, config, out);
                 return Ok(Verdict::Again);
             }
             // If one is present, it is what an attempt began, and holds nothing.
@@ -292,7 +304,7 @@ impl Opening {
             (Purpose::Keep, _) if config.version == Version::V3_1 => Continuity::Untold,
             (Purpose::Keep, _) if !present => Continuity::Lost,
             (Purpose::Keep, Stored::Doubtful) => Continuity::Untold,
-            (Purpose::Keep, Stored::Ours | Stored::Unknown | Stored::Leftover) => {
+            (Purpose::Keep, Stored::Ours | Stored::Unknown | Stored::Ended | Stored::Leftover) => {
                 Continuity::Present
             }
         };
@@ -308,6 +320,21 @@ impl Opening {
             continuity,
             limits(connack.properties, config),
         ))
+    }
+
+    /// The broker has a session of an earlier process: tells it to end it, where the version can, and
+    /// leaves.
+    fn end_leftover(&mut self, stored: Stored, config: &Config, out: &mut Outbox) {
+        match (stored, config.version) {
+            (Stored::Unknown, Version::V5_0) => {
+                self.stored = Stored::Ended;
+                leave(&Properties::new().session_expiry_interval(0), out);
+            }
+            (_, Version::V3_1 | Version::V3_1_1 | Version::V5_0) => {
+                self.stored = Stored::Leftover;
+                leave(&Properties::new(), out);
+            }
+        }
     }
 
     /// A DISCONNECT that ends the session at the broker was sent.
@@ -368,12 +395,12 @@ fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<
     Ok(())
 }
 
-fn leave(out: &mut Outbox) {
+fn leave(properties: &Properties, out: &mut Outbox) {
     let disconnect = Disconnect {
         reason: Reason::SUCCESS,
-        properties: PropertyList::EMPTY,
+        properties: properties.list(),
     };
-    // Two bytes at most: no broker's limit is below that.
+    // Nine bytes at most: no broker's limit is below that, and CONNACK's does not hold yet.
     let _ = out.send(&Packet::Disconnect(disconnect));
 }
 

@@ -23,7 +23,7 @@ fn user_name_password_and_will_are_sent() {
     play(&v5(), |scene| {
         scene.connect_as(&credentials);
         scene.sends(&[
-            b"\x10\x33\0\x04MQTT\x05\xF6\0\x3C",
+            b"\x10\x33\0\x04MQTT\x05\xF4\0\x3C",
             b"\x10\x11\0\0\x0E\x10\x21\x04\0\x27\0\x10\0\0\x22\0\x10",
             b"\0\x01c\x05\x18\0\0\0\x05\0\x01w\0\x03bye\0\x01u\0\x02p\0",
         ]);
@@ -127,7 +127,7 @@ fn will_and_credentials_that_are_too_long_are_an_error() {
 fn session_settings_show_in_connect() {
     let expiry = b"\x11\0\0\x0E\x10";
     for (mode, clean, keeps) in [
-        (SessionMode::Fresh, 2, true),
+        (SessionMode::Fresh, 0, true),
         (SessionMode::Resume, 0, true),
         (SessionMode::None, 2, false),
     ] {
@@ -303,7 +303,7 @@ fn a_disconnect_without_a_connection_does_nothing() {
 }
 
 #[test]
-fn a_disconnect_that_ends_the_session_starts_the_next_one_clean() {
+fn a_session_that_was_ended_by_a_disconnect_is_not_gone_on_with() {
     play_online(&v5(), |scene| {
         let properties = Properties::new().session_expiry_interval(0);
         scene
@@ -314,7 +314,11 @@ fn a_disconnect_that_ends_the_session_starts_the_next_one_clean() {
         scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
         scene.cut();
         scene.connect();
-        assert_eq!(scene.wire[9], 2, "Clean Start");
+        scene.wire.clear();
+        // It did not arrive: what is still there is ended before anything else.
+        scene.receive(b"\x20\x03\x01\0\0");
+        scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
+        assert!(!scene.protocol.is_online());
     });
 }
 

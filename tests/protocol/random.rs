@@ -165,7 +165,7 @@ struct Connection {
     output: VecDeque<u8>,
     connected: bool,
     closed: bool,
-    /// Before 5.0 a clean session ends with its connection.
+    /// Before 5.0 a clean session ends with its connection, in 5.0 one without an expiry interval.
     ends_session: bool,
     /// CONNACK said that there was no session.
     begins_session: bool,
@@ -565,7 +565,10 @@ impl World {
             assert!(!connection.connected, "[MQTT-3.1.0-2]");
             connection.connected = true;
             connection.begins_session = !present;
-            connection.ends_session = connect.clean && version != Version::V5_0;
+            connection.ends_session = match version {
+                Version::V5_0 => connect.properties.session_expiry_interval().is_none(),
+                _ => connect.clean,
+            };
             let properties = match version {
                 Version::V5_0 => {
                     connection.receive_maximum = receive_maximum.into();
@@ -654,7 +657,11 @@ impl World {
                 );
             }
             Packet::Pingreq => connection.send(version, &Packet::Pingresp),
-            Packet::Disconnect(_) => connection.closed = true,
+            Packet::Disconnect(disconnect) => {
+                connection.closed = true;
+                connection.ends_session |=
+                    disconnect.properties.session_expiry_interval() == Some(0);
+            }
             Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Suback(_)

@@ -11,7 +11,6 @@ use crate::*;
 const CONNECT_5_HEAD: &[u8] = b"\x10\x1E\0\x04MQTT\x05";
 const CONNECT_5_TAIL: &[u8] =
     b"\0\x3C\x10\x11\0\0\x0E\x10\x21\x04\0\x27\0\x10\0\0\x22\0\x10\0\x01c";
-const CLEAN: &[u8] = b"\x02";
 const KEEP: &[u8] = b"\0";
 
 /// The same on 3.1.1, and on 3.1.
@@ -23,14 +22,76 @@ const CONNECT_3_1_CLEAN: &[u8] = b"\x10\x0F\0\x06MQIsdp\x03\x02\0\x3C\0\x01c";
 // 1. First connect, no stored state.
 
 #[test]
-fn situation_01_v5_starts_clean() {
-    // [MQTT-3.1.0-1], [MQTT-3.1.2-4]
+fn situation_01_v5_keeps_what_it_opens() {
+    // [MQTT-3.1.0-1], [MQTT-3.1.2-6]: without Clean Start, because mosquitto saves no other session.
     play(&v5(), |scene| {
         scene.connect();
-        scene.sends(&[CONNECT_5_HEAD, CLEAN, CONNECT_5_TAIL]);
+        scene.sends(&[CONNECT_5_HEAD, KEEP, CONNECT_5_TAIL]);
         scene.receive(CONNACK_5);
         assert_eq!(scene.effect(), "Connected(Lost)");
         assert!(scene.protocol.is_online());
+    });
+}
+
+#[test]
+fn situation_01_v5_ends_a_session_that_is_present() {
+    // [MQTT-3.2.2-4]; Session Expiry Interval 0 (0x11) ends it (MQTT 5, section 3.14.2.2.2)
+    play(&v5(), |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(PRESENT_5);
+        scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
+        assert_eq!(scene.effect(), "Again");
+        assert!(!scene.protocol.is_online());
+        // What the broker had queued for the earlier process is of no interest.
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0x");
+        scene.gets_nothing();
+        scene.sends_nothing();
+        scene.cut();
+        scene.connect();
+        scene.sends(&[CONNECT_5_HEAD, KEEP, CONNECT_5_TAIL]);
+        scene.receive(CONNACK_5);
+        assert_eq!(scene.effect(), "Connected(Lost)");
+        // What was published meanwhile waited for the connection to work with.
+        scene.sends(&[b"\x32\x07\0\x01t\0\x01\0a"]);
+        scene.goes_on(token);
+    });
+}
+
+#[test]
+fn situation_01_v5_wipes_a_session_that_does_not_end() {
+    play(&v5(), |scene| {
+        scene.connect();
+        scene.receive(PRESENT_5);
+        // The DISCONNECT was lost.
+        scene.cut();
+        scene.connect();
+        scene.wire.clear();
+        scene.effects.clear();
+        scene.receive(PRESENT_5);
+        scene.sends(&[DISCONNECT]);
+        assert_eq!(scene.effect(), "Again");
+        scene.cut();
+        scene.connect();
+        // Without a Session Expiry Interval [MQTT-3.1.2-23].
+        scene.sends(&[b"\x10\x0E\0\x04MQTT\x05\x02\0\x3C\0\0\x01c"]);
+        scene.receive(CONNACK_5);
+        scene.sends(&[DISCONNECT]);
+        assert_eq!(scene.effect(), "Again");
+        scene.cut();
+        scene.connect();
+        scene.sends(&[CONNECT_5_HEAD, KEEP, CONNECT_5_TAIL]);
+        let error = scene.refuses(PRESENT_5);
+        assert_eq!(violation(&error).0, "MQTT-3.2.2-4");
+    });
+}
+
+#[test]
+fn situation_01_v5_without_a_client_id_starts_clean() {
+    play(&Config::new(Version::V5_0, ""), |scene| {
+        scene.connect();
+        assert_eq!(scene.wire[9], 2, "Clean Start");
     });
 }
 
@@ -121,7 +182,11 @@ fn situation_01_v3_1_is_clean_first() {
 #[test]
 fn situation_01_a_session_after_clean_start_is_a_violation() {
     // [MQTT-3.2.2-4]
-    play(&v5(), |scene| {
+    let config = Config {
+        session: SessionMode::None,
+        ..v5()
+    };
+    play(&config, |scene| {
         scene.connect();
         scene.wire.clear();
         let error = scene.refuses(PRESENT_5);
