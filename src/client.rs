@@ -447,6 +447,8 @@ impl Client {
         let begun = self.check_filters(filters).and_then(|()| {
             self.shared.with(|state| {
                 state.check_open(Doing::Subscribing)?;
+                // What was dropped must not stand in the way of what follows it.
+                state.end_dropped();
                 let mut asked: Vec<(Rc<str>, FilterOptions)> = Vec::new();
                 for (filter, qos) in &filters.filters {
                     let options = FilterOptions {

@@ -290,7 +290,8 @@ impl Connection {
 /// Calls the inline handlers of one message, with nothing borrowed.
 fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
     for key in calls.drain(..) {
-        let Some(mut inline) = shared.with(|state| state.borrow_inline(key)) else {
+        let Some(mut inline) = shared.with(|state| state.borrow_inline(key, delivery.receipt()))
+        else {
             continue;
         };
         (inline.0)(&delivery.incoming());

@@ -20,12 +20,18 @@ pub(crate) struct Queue {
     overflow: Overflow,
     acknowledge: Acknowledge,
     dropped: u64,
-    pub(crate) waker: Option<Waker>,
-    state: State,
 }
 
-#[derive(Debug)]
+/// The reading end of a subscription: whether messages still come, and who waits for one or for the end.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    state: State,
+    pub(crate) waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
 enum State {
+    #[default]
     Open,
     /// No message will come any more; with the reason, unless the user wanted it.
     Ended(Option<Error>),
@@ -59,8 +65,6 @@ impl Queue {
             overflow,
             acknowledge,
             dropped: 0,
-            waker: None,
-            state: State::Open,
         }
     }
 
@@ -124,6 +128,13 @@ impl Queue {
             .map(|queued| &queued.message)
     }
 
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+}
+
+impl Reading {
     /// No message will come any more. What is queued can still be read.
     pub(crate) fn end(&mut self, error: Option<Error>) -> Option<Waker> {
         if let State::Open = self.state {
@@ -141,11 +152,6 @@ impl Queue {
             State::Open => None,
             State::Ended(error) => error.clone(),
         }
-    }
-
-    /// How many messages wait.
-    pub(crate) fn len(&self) -> usize {
-        self.messages.len()
     }
 }
 

@@ -12,7 +12,7 @@ use slab::Slab;
 use crate::codec::subscribe::FilterOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::Incoming;
-use crate::queue::Queue;
+use crate::queue::{Queue, Reading};
 use crate::topic;
 
 /// An inline handler: called from the driver with the message borrowed.
@@ -38,8 +38,20 @@ pub(crate) enum Sink {
 pub(crate) struct Subscriber {
     pub(crate) filters: Vec<Rc<str>>,
     pub(crate) sink: Sink,
+    pub(crate) reading: Reading,
     /// The last message that was given to it, so that overlapping filters give it only one.
     seen: u64,
+    call: Call,
+}
+
+/// The subscribe that made a subscriber. The protocol knows it by the key, which therefore must not be
+/// used for another one before the answer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Unanswered,
+    Answered,
+    /// The handle is gone, and the answer still to come.
+    Orphaned,
 }
 
 /// A filter that someone subscribes to.
@@ -114,7 +126,9 @@ impl Router {
         let key = self.subscribers.insert(Subscriber {
             filters: names,
             sink,
+            reading: Reading::default(),
             seen: 0,
+            call: Call::Unanswered,
         });
         for (filter, options) in filters {
             let entry = self.filters.entry(Rc::clone(filter)).or_insert_with(|| {
@@ -140,7 +154,41 @@ impl Router {
             .into_iter()
             .filter(|filter| self.detach(key, filter))
             .collect();
-        Some((self.subscribers.remove(key), ended))
+        let orphan = Subscriber {
+            filters: Vec::new(),
+            sink: Sink::Inline(None),
+            reading: Reading::default(),
+            seen: 0,
+            call: Call::Orphaned,
+        };
+        let subscriber = self.subscribers.get_mut(key)?;
+        let subscriber = match subscriber.call {
+            Call::Unanswered => std::mem::replace(subscriber, orphan),
+            Call::Answered => self.subscribers.remove(key),
+            Call::Orphaned => return None,
+        };
+        Some((subscriber, ended))
+    }
+
+    /// The subscribe of this subscriber was answered.
+    pub(crate) fn answered(&mut self, key: usize) {
+        let Some(subscriber) = self.subscribers.get_mut(key) else {
+            return;
+        };
+        match subscriber.call {
+            Call::Unanswered => subscriber.call = Call::Answered,
+            Call::Answered => {}
+            Call::Orphaned => {
+                self.subscribers.remove(key);
+            }
+        }
+    }
+
+    /// Whether this subscriber has this filter.
+    pub(crate) fn has(&self, key: usize, filter: &str) -> bool {
+        self.filters
+            .get(filter)
+            .is_some_and(|entry| entry.subscribers.contains(&key))
     }
 
     /// Takes one filter from a subscriber. Returns whether nobody has it any more.
@@ -189,6 +237,16 @@ impl Router {
             std::mem::replace(&mut subscriber.seen, message) != message
         });
         hits
+    }
+
+    /// The handler of a subscriber that the last message was routed to; none for one that took its key
+    /// since.
+    pub(crate) fn handler(&mut self, key: usize) -> Option<&mut Option<Inline>> {
+        let subscriber = self.subscribers.get_mut(key)?;
+        match &mut subscriber.sink {
+            Sink::Inline(inline) if subscriber.seen == self.message => Some(inline),
+            Sink::Inline(_) | Sink::Stream(_) => None,
+        }
     }
 
     /// Gives back the list of [`Router::route`], so that the next one allocates nothing.

@@ -240,9 +240,9 @@ impl State {
     }
 
     /// Ends the subscriptions whose handles are gone.
-    fn end_dropped(&mut self) {
+    pub(crate) fn end_dropped(&mut self) {
         for key in std::mem::take(&mut self.dropped) {
-            self.end_subscriber(key, None);
+            self.end_subscriber(key);
         }
     }
 
@@ -360,6 +360,7 @@ impl State {
                             self.refused(subscriber, &grant, error);
                         }
                     }
+                    self.router.answered(subscriber);
                 }
                 Effect::Unrestored(grant) => {
                     let Some(error) = grant.error() else { continue };
@@ -394,6 +395,10 @@ impl State {
 
     /// A filter of this subscriber was refused: it has it no more.
     fn refused(&mut self, subscriber: usize, grant: &Grant, error: Error) {
+        // Dropped or unsubscribed meanwhile: nobody is left to be told.
+        if !self.router.has(subscriber, &grant.filter) {
+            return;
+        }
         // If another handle has the filter, the broker's older answer still holds for that one.
         self.router.detach(subscriber, &grant.filter);
         match &grant.answer {
@@ -416,33 +421,28 @@ impl State {
         if !subscriber.filters.is_empty() {
             return;
         }
-        match &mut subscriber.sink {
-            Sink::Stream(queue) => {
-                let waker = queue.end(error);
-                self.loose.wake_later(waker);
-            }
-            Sink::Inline(inline) => {
-                let inline = inline.take();
-                self.loose.drop_later(inline);
-            }
+        let waker = subscriber.reading.end(error);
+        self.loose.wake_later(waker);
+        if let Sink::Inline(inline) = &mut subscriber.sink {
+            let inline = inline.take();
+            self.loose.drop_later(inline);
         }
     }
 
     /// A handle is gone: what it alone had is unsubscribed, what it had not taken counts as taken.
-    pub(crate) fn end_subscriber(&mut self, key: usize, error: Option<Error>) {
-        let Some((subscriber, ended)) = self.router.remove(key) else {
+    pub(crate) fn end_subscriber(&mut self, key: usize) {
+        let Some((mut subscriber, ended)) = self.router.remove(key) else {
             return;
         };
         if !ended.is_empty() {
             self.protocol.unsubscribe(&ended, None);
         }
+        self.loose.drop_later(subscriber.reading.waker.take());
         match subscriber.sink {
             Sink::Stream(mut queue) => {
                 while let Some(queued) = queue.pop() {
                     self.discard(queued);
                 }
-                let waker = queue.end(error);
-                self.loose.wake_later(waker);
             }
             Sink::Inline(inline) => self.loose.drop_later(inline),
         }
@@ -481,7 +481,7 @@ impl State {
         }
     }
 
-    /// Hands a message to everyone it belongs to. Inline handlers are not called here: their keys go
+    /// Hands a message to everyone it belongs to; not to whom a handler has just dropped. Inline handlers are not called here: their keys go
     /// into `calls`, and what they owe is taken after the call.
     pub(crate) fn deliver(
         &mut self,
@@ -489,6 +489,7 @@ impl State {
         delivery: &Delivery<'_>,
         calls: &mut Vec<usize>,
     ) {
+        self.end_dropped();
         self.statistics.received += 1;
         let incoming = delivery.incoming();
         let receipt = delivery.receipt();
@@ -504,6 +505,9 @@ impl State {
             let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
                 continue;
             };
+            if subscriber.reading.is_ended() {
+                continue;
+            }
             let queue = match &mut subscriber.sink {
                 Sink::Inline(Some(_)) => {
                     takers += 1;
@@ -511,7 +515,6 @@ impl State {
                     continue;
                 }
                 Sink::Inline(None) => continue,
-                Sink::Stream(queue) if queue.is_ended() => continue,
                 Sink::Stream(queue) => queue,
             };
             let owed = match queue.acknowledge() {
@@ -529,17 +532,12 @@ impl State {
                 receipt: owed,
             };
             match queue.push(queued) {
-                Push::Room => {
-                    let waker = queue.waker.take();
-                    self.loose.wake_later(waker);
-                }
-                Push::Dropped(dropped) => {
-                    let waker = queue.waker.take();
-                    self.loose.wake_later(waker);
-                    lost.push((*key, dropped, false));
-                }
+                Push::Room => {}
+                Push::Dropped(dropped) => lost.push((*key, dropped, false)),
                 Push::End(queued) => lost.push((*key, vec![queued], true)),
             }
+            let waker = subscriber.reading.waker.take();
+            self.loose.wake_later(waker);
         }
         self.router.done(hits);
         if let Some(receipt) = receipt {
@@ -575,7 +573,7 @@ impl State {
         if end {
             let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
             let filters = std::mem::take(&mut subscriber.filters);
-            let waker = queue.end(Some(error.clone()));
+            let waker = subscriber.reading.end(Some(error.clone()));
             self.loose.wake_later(waker);
             let ended: Vec<_> = filters
                 .into_iter()
@@ -593,12 +591,16 @@ impl State {
         }
     }
 
-    /// Takes a handler out for its call.
-    pub(crate) fn borrow_inline(&mut self, key: usize) -> Option<Inline> {
-        match &mut self.router.subscribers.get_mut(key)?.sink {
-            Sink::Inline(inline) => inline.take(),
-            Sink::Stream(_) => None,
+    /// Takes a handler out for its call. None if an earlier handler of the same message has ended its
+    /// subscription: then the message counts as taken.
+    pub(crate) fn borrow_inline(&mut self, key: usize, receipt: Option<Receipt>) -> Option<Inline> {
+        let dropped = self.dropped.contains(&key);
+        let handler = self.router.handler(key).filter(|_| !dropped);
+        let inline = handler.and_then(Option::take);
+        if let (None, Some(receipt)) = (&inline, receipt) {
+            self.protocol.take(receipt, Reason::SUCCESS);
         }
+        inline
     }
 
     /// Puts a handler back after its call, unless its subscription ended meanwhile, and takes what it
@@ -631,15 +633,12 @@ impl State {
         let Self { waiters, loose, .. } = self;
         waiters.close(|waker| loose.wake_later(waker));
         for (_, subscriber) in &mut self.router.subscribers {
-            match &mut subscriber.sink {
-                Sink::Stream(queue) => {
-                    let waker = queue.end(Some(Error::closed(Doing::Receiving)));
-                    self.loose.wake_later(waker);
-                }
-                Sink::Inline(inline) => {
-                    let inline = inline.take();
-                    self.loose.drop_later(inline);
-                }
+            let closed = Error::closed(Doing::Receiving);
+            let waker = subscriber.reading.end(Some(closed));
+            self.loose.wake_later(waker);
+            if let Sink::Inline(inline) = &mut subscriber.sink {
+                let inline = inline.take();
+                self.loose.drop_later(inline);
             }
         }
         for (_, listener) in &mut self.listeners {

@@ -185,12 +185,8 @@ impl Subscription {
 
     /// Why the stream has ended, if it has and nobody wanted it to.
     pub fn error(&self) -> Option<Error> {
-        self.shared.with(
-            |state| match &state.router.subscribers.get(self.key)?.sink {
-                Sink::Stream(queue) => queue.error(),
-                Sink::Inline(_) => None,
-            },
-        )
+        self.shared
+            .with(|state| state.router.subscribers.get(self.key)?.reading.error())
     }
 
     /// How many messages are queued.
@@ -269,21 +265,15 @@ impl Subscription {
             return Poll::Ready(Some(message));
         }
         self.shared.with(|state| {
-            let closed = state.is_closed();
             let Some(subscriber) = state.router.subscribers.get_mut(self.key) else {
                 return Poll::Ready(None);
             };
-            match &mut subscriber.sink {
-                Sink::Stream(queue) if queue.is_ended() => Poll::Ready(None),
-                Sink::Inline(_) if closed || subscriber.filters.is_empty() => Poll::Ready(None),
-                Sink::Stream(queue) => {
-                    let old = queue.waker.replace(cx.waker().clone());
-                    state.loose.drop_later(old);
-                    Poll::Pending
-                }
-                // Its handler gets the messages; its end is noticed when the handle is dropped.
-                Sink::Inline(_) => Poll::Pending,
+            if subscriber.reading.is_ended() {
+                return Poll::Ready(None);
             }
+            let old = subscriber.reading.waker.replace(cx.waker().clone());
+            state.loose.drop_later(old);
+            Poll::Pending
         })
     }
 }
@@ -301,7 +291,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.shared.with(|state| {
             if state.is_closed() {
-                state.end_subscriber(self.key, None);
+                state.end_subscriber(self.key);
             } else {
                 state.dropped.push(self.key);
             }
@@ -373,7 +363,10 @@ impl Drop for ByHand {
         }
         if let Some(shared) = self.shared.upgrade() {
             let topic = Rc::clone(&self.topic);
-            shared.with(|state| state.tell(&Event::Unacknowledged { topic }));
+            shared.with(|state| {
+                state.protocol.abandon(self.receipt);
+                state.tell(&Event::Unacknowledged { topic });
+            });
         }
     }
 }
