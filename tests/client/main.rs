@@ -2,6 +2,7 @@
 //! clock that only the tests move. No socket, no sleep.
 
 mod cancel;
+mod subscriptions;
 mod waits;
 
 use std::fmt;
