@@ -215,7 +215,8 @@ impl Options {
         self
     }
 
-    /// Sets how long the broker may take to answer CONNECT. Defaults to 10 s.
+    /// Sets how long the broker may take to answer CONNECT; never longer than the keep-alive. Defaults
+    /// to 10 s.
     pub fn connack_timeout(mut self, timeout: Duration) -> Self {
         self.config.connack_timeout = timeout;
         self

@@ -158,6 +158,8 @@ pub(super) struct Handshake {
     purpose: Purpose,
     /// What the broker held before it got this CONNECT.
     stored: Stored,
+    /// When CONNECT was sent.
+    sent: Instant,
     /// None if the patience has no end.
     deadline: Option<Instant>,
     patience: Duration,
@@ -239,10 +241,18 @@ impl Opening {
             Stored::Ours | Stored::Doubtful => Stored::Doubtful,
             Stored::Unknown | Stored::Ended | Stored::Leftover => stored,
         };
-        let patience = config.connack_timeout;
+        // Nothing may follow CONNECT yet, so a longer wait would break the keep-alive [MQTT-3.1.2-23 of
+        // 3.1.1].
+        let patience = match config.keep_alive {
+            0 => config.connack_timeout,
+            seconds => config
+                .connack_timeout
+                .min(Duration::from_secs(seconds.into())),
+        };
         Ok(Handshake {
             purpose,
             stored,
+            sent: now,
             deadline: now.checked_add(patience),
             patience,
         })
@@ -344,6 +354,11 @@ impl Opening {
 }
 
 impl Handshake {
+    /// When CONNECT was sent.
+    pub(super) fn sent(&self) -> Instant {
+        self.sent
+    }
+
     /// When CONNACK has to be there.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline

@@ -357,7 +357,12 @@ impl Protocol {
                 publish_out.connected_lost(&limits, config.republish, ids, out)
             }
         };
-        let ping = Ping::new(limits.keep_alive, config.ping_timeout, now);
+        let ping = Ping::new(
+            limits.keep_alive,
+            config.ping_timeout,
+            handshake.sent(),
+            now,
+        );
         let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
         out.effect(Effect::Connected(continuity));
         self.link = Link::Online(Box::new(Online {

@@ -12,6 +12,9 @@
 //!
 //! A ping is due also when only one direction was silent: a client that only sends would else never
 //! learn that nobody answers, and one that only receives would be dropped by its broker.
+//!
+//! PINGRESP may be late behind much other input. Meanwhile PINGREQ leaves again for every keep-alive in
+//! which nothing else was sent; the patience is still that of the first one.
 
 use std::time::{Duration, Instant};
 
@@ -45,12 +48,17 @@ enum State {
 }
 
 impl Ping {
-    /// CONNACK has just arrived.
-    pub(super) fn new(interval: Option<Duration>, patience: Duration, now: Instant) -> Self {
+    /// CONNACK has just arrived; CONNECT, the last packet so far, was sent at `sent`.
+    pub(super) fn new(
+        interval: Option<Duration>,
+        patience: Duration,
+        sent: Instant,
+        now: Instant,
+    ) -> Self {
         Self {
             interval,
             patience,
-            sent: now,
+            sent,
             received: now,
             state: State::Idle,
             waits: Vec::new(),
@@ -120,6 +128,12 @@ impl Ping {
             State::Waiting { since } if self.dead(since).is_some_and(|dead| now >= dead) => Err(
                 Error::new(ErrorKind::Silent(self.patience), Doing::Connected),
             ),
+            State::Waiting { .. } if self.repeat().is_some_and(|due| now >= due) => {
+                out.send_bytes(&PINGREQ);
+                // If it cannot leave, the out buffer's own watch ends the link, not a heap of pings.
+                self.sent = now;
+                Ok(())
+            }
             State::Idle | State::Queued { .. } | State::Waiting { .. } => Ok(()),
         }
     }
@@ -135,7 +149,10 @@ impl Ping {
             State::Idle => self.due(),
             // The out buffer is watched for progress by itself.
             State::Queued { .. } => None,
-            State::Waiting { since } => self.dead(since),
+            State::Waiting { since } => {
+                let dead = self.dead(since);
+                dead.into_iter().chain(self.repeat()).min()
+            }
         }
     }
 
@@ -147,6 +164,11 @@ impl Ping {
     fn due(&self) -> Option<Instant> {
         self.interval
             .map(|interval| self.sent.min(self.received) + interval)
+    }
+
+    /// When the next PINGREQ is due although one is unanswered [MQTT-3.1.2-20].
+    fn repeat(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.sent + interval)
     }
 
     /// When the link is dead that was silent since then; never if the patience has no end.

@@ -111,11 +111,14 @@ fn any_received_byte_extends_the_deadline() {
         scene.sends(&[PINGREQ]);
         // The bytes of one large packet, one at a time.
         scene.receive(b"\x30\x88\x27\0\x01t\0");
-        for _ in 0..1000 {
+        // So late an answer does not end the duty to send something [MQTT-3.1.2-20].
+        for second in (9..=9000).step_by(9) {
             scene.wait(9);
+            let again = if second % 60 < 9 { PINGREQ } else { &[] };
+            scene.sends(&[again]);
             scene.receive(b"x");
         }
-        scene.sends_nothing();
+        scene.receive(b"x");
         scene.wait(9);
         silent(scene.pass(seconds(1)), 10);
     });
@@ -297,7 +300,14 @@ fn an_endless_ping_timeout_is_possible() {
     play_online(&config, |scene| {
         scene.wait(60);
         scene.sends(&[PINGREQ]);
-        scene.wait(1_000_000);
+        for _ in 0..1000 {
+            scene.wait(60);
+            scene.sends(&[PINGREQ]);
+        }
+        // However many were asked for, one answer is enough.
+        scene.receive(PINGRESP);
+        scene.receive(PINGRESP);
+        scene.wait(59);
         scene.sends_nothing();
     });
 }
@@ -327,5 +337,75 @@ fn qos_1_without_puback_is_no_reason_to_end_a_link_that_lives() {
             scene.receive(PINGRESP);
         }
         scene.goes_on(token);
+    });
+}
+
+#[test]
+fn pingreq_leaves_again_while_its_answer_is_outstanding() {
+    // [MQTT-3.1.2-23 of 3.1.1]: the broker drops a client that is silent for one and a half times the
+    // keep-alive, also one that it has not answered yet.
+    let config = Config {
+        keep_alive: 4,
+        ..v3()
+    };
+    play_online(&config, |scene| {
+        scene.wait(4);
+        scene.sends(&[PINGREQ]);
+        scene.wait(4);
+        scene.sends(&[PINGREQ]);
+        scene.wait(1);
+        // The patience is that of the first one.
+        silent(scene.pass(seconds(5)), 10);
+        scene.sends(&[PINGREQ]);
+    });
+}
+
+#[test]
+fn a_repeated_pingreq_that_cannot_leave_is_queued_once() {
+    let config = Config {
+        ping_timeout: Duration::MAX,
+        ..v5()
+    };
+    play_online(&config, |scene| {
+        scene.wait(60);
+        scene.sends(&[PINGREQ]);
+        scene.takes = 0;
+        scene.wait(119);
+        silent(scene.pass(seconds(1)), 60);
+        assert_eq!(scene.protocol.unsent(), PINGREQ.len());
+    });
+}
+
+#[test]
+fn the_keep_alive_counts_from_connect_not_from_connack() {
+    // [MQTT-3.1.2-23 of 3.1.1]: from packet to packet that the client sends.
+    let config = Config {
+        keep_alive: 10,
+        ..v3()
+    };
+    play(&config, |scene| {
+        scene.connect();
+        scene.wait(8);
+        scene.wire.clear();
+        scene.receive(CONNACK);
+        scene.wait(1);
+        scene.sends_nothing();
+        scene.wait(1);
+        scene.sends(&[PINGREQ]);
+    });
+}
+
+#[test]
+fn connack_may_not_take_longer_than_the_keep_alive() {
+    // Nothing but DISCONNECT may be sent before it, and something has to be.
+    let config = Config {
+        keep_alive: 5,
+        ..v3()
+    };
+    play(&config, |scene| {
+        scene.connect();
+        scene.wait(4);
+        let error = scene.pass(seconds(1)).expect_err("CONNACK did not come");
+        assert!(matches!(error.kind(), ErrorKind::TimedOut(span) if *span == seconds(5)));
     });
 }
