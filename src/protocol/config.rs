@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::properties::Properties;
+use crate::properties::{Properties, Property};
 use crate::version::Version;
 
 /// What becomes of the session that the broker keeps for this client.
@@ -88,7 +88,8 @@ impl Config {
     /// Whether the session is to outlive its connection.
     pub fn keeps_session(&self) -> bool {
         match self.session {
-            SessionMode::Fresh | SessionMode::Resume => !self.session_expiry.is_zero(),
+            // Whole seconds, as on the wire: what CONNECT sends as 0 no DISCONNECT can raise.
+            SessionMode::Fresh | SessionMode::Resume => self.session_expiry.as_secs() > 0,
             SessionMode::None => false,
         }
     }
@@ -104,9 +105,18 @@ impl Config {
         }
     }
 
-    /// The properties of CONNECT. What has its default value on the wire is left out.
+    /// The properties of CONNECT. What has its default value on the wire is left out, also if it stands
+    /// among the user's: what the broker is told has to be what we hold it to.
     pub(super) fn connect_properties(&self) -> Properties {
         let mut properties = self.properties.clone();
+        for own in [
+            Property::SessionExpiryInterval(0),
+            Property::ReceiveMaximum(1),
+            Property::MaximumPacketSize(1),
+            Property::TopicAliasMaximum(0),
+        ] {
+            properties = properties.without(own.id());
+        }
         let expiry = match self.session {
             SessionMode::Fresh | SessionMode::Resume => self.session_expiry.as_secs(),
             SessionMode::None => 0,

@@ -386,3 +386,37 @@ fn another_version_starts_clean() {
         scene.sends(&[b"\x3A\x06\0\x01t\0\x01a"]);
     });
 }
+
+#[test]
+fn what_the_settings_say_replaces_what_the_properties_say_also_by_leaving_it_out() {
+    // Else the broker would use aliases up to 9 and be accused for it [MQTT-3.1.2-26].
+    let config = Config {
+        session: SessionMode::None,
+        receive_maximum: u16::MAX,
+        topic_alias_maximum: 0,
+        properties: Properties::new()
+            .session_expiry_interval(9)
+            .receive_maximum(9)
+            .topic_alias_maximum(9)
+            .maximum_packet_size(9)
+            .user_property("a", "b"),
+        ..v5()
+    };
+    play(&config, |scene| {
+        scene.connect();
+        scene.sends(&[
+            b"\x10\x1A\0\x04MQTT\x05\x02\0\x3C",
+            b"\x0C\x26\0\x01a\0\x01b\x27\0\x10\0\0\0\x01c",
+        ]);
+    });
+}
+
+#[test]
+fn a_session_of_less_than_a_second_is_none() {
+    // CONNECT sends whole seconds, and DISCONNECT may not raise a 0 (MQTT 5, section 3.14.2.2.2).
+    let config = Config {
+        session_expiry: Duration::from_millis(999),
+        ..v5()
+    };
+    assert!(!config.keeps_session());
+}
