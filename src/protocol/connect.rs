@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use super::outbox::Outbox;
 use super::outgoing::LARGEST;
 use super::{Config, SessionMode};
-use crate::codec::{Connack, Connect, Disconnect, Packet, Will};
+use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::{Message, Qos};
 use crate::properties::{Properties, PropertyList};
@@ -390,7 +390,8 @@ fn keeps_session(config: &Config) -> bool {
     }
 }
 
-/// What the older versions cannot express.
+/// What CONNECT cannot express, in any version or in the older ones. Credentials and will may be fresh,
+/// so they are looked at for each attempt.
 fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<(), Error> {
     let misuse = |text: &str| {
         Err(Error::new(
@@ -398,6 +399,16 @@ fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<
             Doing::Connecting,
         ))
     };
+    if let Some(will) = &credentials.will {
+        will.check()
+            .and_then(|()| Place::Will.check_from_user(will.property_list()))
+            .map_err(|error| error.while_doing(Doing::Connecting))?;
+    }
+    if let Some(user_name) = &credentials.user_name
+        && user_name.contains('\0')
+    {
+        return misuse("the user name holds U+0000 [MQTT-1.5.4-2]");
+    }
     match config.version {
         Version::V5_0 => return Ok(()),
         Version::V3_1_1 => {}

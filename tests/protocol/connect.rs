@@ -420,3 +420,33 @@ fn a_session_of_less_than_a_second_is_none() {
     };
     assert!(!config.keeps_session());
 }
+
+#[test]
+fn texts_and_wills_that_cannot_be_sent_fail_the_attempt() {
+    let with_will = |will: Message| Credentials {
+        will: Some(will),
+        ..Credentials::default()
+    };
+    for credentials in [
+        // [MQTT-1.5.4-2]
+        Credentials {
+            user_name: Some("a\0b".into()),
+            ..Credentials::default()
+        },
+        // [MQTT-4.7.0-1]
+        with_will(Message::new("a/+", "x")),
+        with_will(Message::new("", "x")),
+        // MQTT 5, table 2-4: no property of a will.
+        with_will(Message::new("a", "x").properties(Properties::new().topic_alias(1))),
+        // [MQTT-3.3.2-14]
+        with_will(Message::new("a", "x").properties(Properties::new().response_topic("a/#"))),
+    ] {
+        play(&v5(), |scene| {
+            let outcome = scene.protocol.connect(scene.now, &credentials);
+            let error = outcome.expect_err("CONNECT cannot be sent");
+            assert_eq!(error.blame(), coracle::Blame::You, "{error}");
+            scene.turn();
+            scene.sends_nothing();
+        });
+    }
+}
