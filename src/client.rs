@@ -108,9 +108,13 @@ impl Client {
     /// # Errors
     /// As [`Client::publish`]. A message that was not accepted comes back in [`Unpublished`](crate::Unpublished).
     ///
+    /// Publishing a message that was received by hand does not acknowledge it: keep a clone for that.
+    ///
     /// # Cancel safety
     /// As [`Client::publish`].
-    pub fn publish_message(&self, message: Message, wait: Wait) -> PublishingMessage {
+    pub fn publish_message(&self, mut message: Message, wait: Wait) -> PublishingMessage {
+        // The duty to acknowledge must not go into the state: its drop calls the client.
+        let duty = message.take_duty();
         let checked = message
             .check()
             .and_then(|()| Place::Publish.check_from_user(message.property_list()));
@@ -124,7 +128,10 @@ impl Client {
             },
             Err((error, message)) => PublishingMessage {
                 call: Call::Known(Err(error)),
-                message: Some(message),
+                message: Some(match duty {
+                    Some(duty) => message.with_duty(duty),
+                    None => message,
+                }),
             },
         }
     }

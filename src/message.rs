@@ -322,6 +322,10 @@ impl Message {
         self
     }
 
+    pub(crate) fn take_duty(&mut self) -> Option<Rc<dyn Duty>> {
+        self.duty.take()
+    }
+
     pub(crate) fn shared_payload(&self) -> Payload<'static> {
         Payload(PayloadKind::Shared(self.payload.clone()))
     }

@@ -1,0 +1,85 @@
+//! Messages that were received by hand and are published again.
+
+use std::rc::Rc;
+
+use coracle::testkit::{Peer, World};
+use coracle::{Acknowledge, Event, Filters, Message, Options, Qos, Subscription, Wait};
+
+use crate::{CONNACK, Setup, now, options};
+
+/// A message that was received by hand at QoS 1, topic `t`, with its stream.
+fn by_hand(setup: &Setup, peer: &mut Peer) -> (Subscription, Message) {
+    let filters = Filters::new("t", Qos::AtLeastOnce).acknowledge(Acknowledge::ByHand);
+    let stream = now(setup.client.subscribe_many(filters, Wait::None));
+    let mut stream = stream.expect("accepted");
+    peer.received();
+    peer.send(b"\x32\x07\x00\x01t\x00\x09\x00x");
+    let message = stream.try_next().expect("a message arrived");
+    (stream, message)
+}
+
+#[test]
+fn a_message_received_by_hand_can_be_published_again_at_any_qos() {
+    for (qos, packet, answers) in [
+        (
+            Qos::AtMostOnce,
+            b"\x30\x05\x00\x01t\x00x".as_slice(),
+            vec![],
+        ),
+        (
+            Qos::AtLeastOnce,
+            b"\x32\x07\x00\x01t\x00\x02\x00x",
+            vec![b"\x40\x02\x00\x02"],
+        ),
+        (
+            Qos::ExactlyOnce,
+            b"\x34\x07\x00\x01t\x00\x02\x00x",
+            vec![b"\x50\x02\x00\x02", b"\x70\x02\x00\x02"],
+        ),
+    ] {
+        let (setup, mut peer) = Setup::connected();
+        let (_stream, message) = by_hand(&setup, &mut peer);
+        let kept = message.clone();
+        let publishing = setup.client.publish_message(message.qos(qos), Wait::Ack);
+        peer.expect(packet);
+        for answer in answers {
+            peer.send(answer);
+            peer.received();
+        }
+        now(publishing).expect("published");
+        // Publishing it is no acknowledgement, and whoever keeps it can still give one.
+        peer.expect_nothing();
+        kept.acknowledge().expect("it was not answered before");
+        peer.expect(b"\x40\x02\x00\x09");
+    }
+}
+
+#[test]
+fn publishing_the_only_copy_of_an_unacknowledged_message_gives_the_duty_up() {
+    let (mut setup, mut peer) = Setup::connected();
+    let (_stream, message) = by_hand(&setup, &mut peer);
+    setup.events();
+    let published = setup.client.publish_message(message, Wait::None);
+    now(published).expect("accepted");
+    assert!(matches!(
+        setup.events().as_slice(),
+        [Event::Unacknowledged { topic }] if **topic == *"t"
+    ));
+}
+
+#[test]
+fn a_message_that_comes_back_unpublished_can_still_be_acknowledged() {
+    let world = World::with_peers();
+    let options: Options = options(&world).queue_bytes(1);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(CONNACK);
+    let (_stream, message) = by_hand(&setup, &mut peer);
+    let first = Message::new(Rc::from("f"), "x");
+    now(setup.client.publish_message(first, Wait::None)).expect("there is room for one");
+    let failed = now(setup.client.publish_message(message, Wait::None));
+    let message = failed.expect_err("the queue is full").message;
+    let message = message.expect("it comes back");
+    peer.received();
+    message.acknowledge().expect("it was not answered before");
+    peer.expect(b"\x40\x02\x00\x09");
+}
