@@ -376,7 +376,11 @@ impl State {
                 Effect::Stray => self.statistics.stray += 1,
             }
         }
-        if !self.conditions.ready.is_empty() && self.protocol.has_room() {
+        // A queue that was emptied because the client closes has no room for anyone.
+        if !self.conditions.ready.is_empty()
+            && self.check_open(Doing::Publishing).is_ok()
+            && self.protocol.has_room()
+        {
             for token in std::mem::take(&mut self.conditions.ready) {
                 self.finish(token, Ok(Done::Sent));
             }

@@ -579,6 +579,22 @@ fn a_wait_begun_by_a_handler_times_out_like_any_other() {
 }
 
 #[test]
+fn ready_fails_when_the_client_closes() {
+    let world = World::with_peers();
+    let setup = Setup::start(world.clone(), options(&world).queue_bytes(1));
+    let mut peer = setup.greet(CONNACK);
+    let publish = || now(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    publish().expect("there is room for one");
+    peer.received();
+    let mut ready = setup.client.ready();
+    assert!(poll(&mut ready).is_none());
+    drop(setup.driver);
+    setup.world.run_until_idle();
+    let error = failure(now(ready));
+    assert!(matches!(error.kind(), ErrorKind::Closed), "{error}");
+}
+
+#[test]
 fn ready_and_connected_wait_for_ever_unless_told_otherwise() {
     let world = World::with_peers();
     world.network().all_attempts(Attempt::Hang);
