@@ -267,8 +267,11 @@ impl Connection {
     /// arrives. Ends when the peer has closed too; the caller sets a limit.
     pub(crate) async fn close(&mut self, shared: &Shared, clock: &dyn Clock) {
         std::future::poll_fn(|cx| match self.write(clock.now(), shared, cx) {
-            Ok(_) if shared.with(|state| state.protocol.unsent()) > 0 => Poll::Pending,
-            Ok(_) | Err(_) => Poll::Ready(()),
+            Ok(Turn::Busy) => give_way(cx),
+            Ok(Turn::Idle | Turn::Clogged) if shared.with(|state| state.protocol.unsent()) > 0 => {
+                Poll::Pending
+            }
+            Ok(Turn::Idle | Turn::Clogged) | Err(_) => Poll::Ready(()),
         })
         .await;
         // The link is given up whatever comes of it.
@@ -276,15 +279,23 @@ impl Connection {
         // A socket dropped with unread bytes sends a reset, which may overtake DISCONNECT.
         let mut unread = [0; 512];
         std::future::poll_fn(|cx| {
-            while let Poll::Ready(read) = self.transport.as_mut().poll_read(cx, &mut unread) {
-                if !matches!(read, Ok(1..)) {
-                    return Poll::Ready(());
+            for _ in 0..READS {
+                match self.transport.as_mut().poll_read(cx, &mut unread) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 }
             }
-            Poll::Pending
+            give_way(cx)
         })
         .await;
     }
+}
+
+/// Goes on at once, after the others on the thread.
+fn give_way(cx: &Context<'_>) -> Poll<()> {
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Calls the inline handlers of one message, with nothing borrowed.

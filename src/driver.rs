@@ -172,6 +172,10 @@ impl Driver {
                 left
             }
             Outcome::Failed(error, end) => {
+                if shared.with(|state| state.protocol.is_leaving()) {
+                    // The broker is told what it did wrong.
+                    self.goodbye(&mut connection).await;
+                }
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
                     Some(held) => self.link_lost(error, held),
@@ -211,9 +215,16 @@ impl Driver {
         let clock = Rc::clone(&self.options.clock);
         let mut closing = pin!(connection.close(&shared, &*clock));
         let limit = clock.now() + GOODBYE;
-        std::future::poll_fn(|cx| match closing.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => self.alarm.poll(&*clock, Some(limit), cx),
+        std::future::poll_fn(|cx| {
+            loop {
+                if closing.as_mut().poll(cx).is_ready() || clock.now() >= limit {
+                    return Poll::Ready(());
+                }
+                // The alarm may still be set to something earlier.
+                if self.alarm.poll(&*clock, Some(limit), cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
         })
         .await;
     }

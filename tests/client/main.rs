@@ -3,6 +3,7 @@
 
 mod cancel;
 mod forwarding;
+mod goodbye;
 mod subscriptions;
 mod waits;
 

@@ -1,0 +1,162 @@
+//! Leaving: what is written last arrives, and a peer that does not let go holds up nobody.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use coracle::testkit::World;
+use coracle::{BoxedTransport, Client, Endpoint, LocalBoxFuture, Properties, Qos, Reason, Wait};
+use futures_lite::{AsyncRead, AsyncWrite};
+
+use crate::{CONNACK, Setup, now, options, poll};
+
+/// The last packet of MQTT 5 that says nothing else.
+const DISCONNECT: &[u8] = b"\xE0\x00";
+
+/// What a [`Peculiar`] transport does, and has seen.
+#[derive(Default)]
+struct Seen {
+    written: RefCell<Vec<u8>>,
+    /// Reads that are still answered with bytes once our side is closed.
+    flood: Cell<usize>,
+    /// Reads since another task had its turn.
+    in_a_row: Cell<usize>,
+    closed: Cell<bool>,
+}
+
+/// A transport that takes one byte at a time, answers with CONNACK, then with `rest`.
+struct Peculiar {
+    seen: Rc<Seen>,
+    input: Vec<u8>,
+}
+
+impl AsyncRead for Peculiar {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.seen.closed.get() {
+            self.seen.in_a_row.set(self.seen.in_a_row.get() + 1);
+            let Some(left) = self.seen.flood.get().checked_sub(1) else {
+                return Poll::Ready(Ok(0));
+            };
+            self.seen.flood.set(left);
+            return Poll::Ready(Ok(buffer.len()));
+        }
+        if self.input.is_empty() {
+            return Poll::Pending;
+        }
+        let count = self.input.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.input[..count]);
+        self.input.drain(..count);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Peculiar {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let first = bytes.iter().take(1);
+        self.seen.written.borrow_mut().extend(first);
+        Poll::Ready(Ok(1))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seen.closed.set(true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A client on a [`Peculiar`] transport that brings CONNACK and what follows it.
+fn peculiar(world: &World, seen: &Rc<Seen>, rest: &[u8]) -> Client {
+    let seen = Rc::clone(seen);
+    let input = [CONNACK, rest].concat();
+    let connect = move |_: &Endpoint| -> LocalBoxFuture<io::Result<BoxedTransport>> {
+        let transport = Peculiar {
+            seen: Rc::clone(&seen),
+            input: input.clone(),
+        };
+        Box::pin(async move { Ok(Box::pin(transport) as BoxedTransport) })
+    };
+    let (client, driver) = Client::new(options(world).connector(connect));
+    world.spawn(driver.run()).detach();
+    world.run_until_idle();
+    client
+}
+
+#[test]
+fn disconnect_arrives_behind_more_than_one_turn_can_write() {
+    let world = World::with_peers();
+    let seen = Rc::new(Seen::default());
+    let client = peculiar(&world, &seen, b"");
+    let begun = world.now();
+    let published = client.publish("t", &[b'x'; 100], Qos::AtMostOnce, Wait::None);
+    now(published).expect("accepted");
+    let leaving = client.disconnect_with(Reason::SUCCESS, Properties::new());
+    world.block_on(leaving).expect("nothing is unacknowledged");
+    assert!(seen.written.borrow().ends_with(DISCONNECT));
+    assert_eq!(world.now(), begun, "there was nothing to wait for");
+}
+
+#[test]
+fn a_peer_that_floods_while_we_leave_starves_nobody() {
+    let world = World::with_peers();
+    let seen = Rc::new(Seen::default());
+    seen.flood.set(1000);
+    let client = peculiar(&world, &seen, b"");
+    let longest = Rc::new(Cell::new(0));
+    let other = {
+        let (seen, longest) = (Rc::clone(&seen), Rc::clone(&longest));
+        async move {
+            while seen.flood.get() > 0 {
+                longest.set(longest.get().max(seen.in_a_row.replace(0)));
+                futures_lite::future::yield_now().await;
+            }
+        }
+    };
+    let other = world.spawn(other);
+    let left = world.block_on(client.disconnect_with(Reason::SUCCESS, Properties::new()));
+    left.expect("nothing is unacknowledged");
+    world.block_on(other);
+    assert!((1..100).contains(&longest.get()), "{}", longest.get());
+}
+
+#[test]
+fn a_timeout_of_something_else_does_not_shorten_the_goodbye() {
+    let (setup, mut peer) = Setup::connected();
+    let pinging = setup.client.ping().timeout(Duration::from_millis(200));
+    setup.world.run_until_idle();
+    peer.received();
+    let mut left = setup
+        .client
+        .disconnect_with(Reason::SUCCESS, Properties::new());
+    peer.expect(DISCONNECT);
+    // The peer gets a second to close its side too.
+    setup.world.advance(Duration::from_millis(999));
+    assert!(poll(&mut left).is_none());
+    setup.world.advance(Duration::from_millis(1));
+    now(left).expect("nothing is unacknowledged");
+    drop(pinging);
+}
+
+#[test]
+fn an_accused_peer_is_told_before_the_connection_is_dropped() {
+    // A socket that is dropped with unread bytes sends a reset, which may overtake DISCONNECT.
+    let world = World::with_peers();
+    let seen = Rc::new(Seen::default());
+    let client = peculiar(&world, &seen, b"\x30\x80\x80\x80\x01");
+    assert!(!client.is_connected());
+    assert!(seen.written.borrow().ends_with(b"\xE0\x01\x95"));
+    assert!(seen.closed.get());
+}
