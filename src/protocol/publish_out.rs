@@ -64,10 +64,19 @@ struct Entry {
     expires: Expiry,
     wait: Option<(Wait, Token)>,
     stage: Stage,
-    /// Whether bytes of it had reached the transport of a connection that is over.
-    written: bool,
+    written: Written,
     /// Connections that ended over this message.
     cuts: u8,
+}
+
+/// Whether bytes of a message had reached the transport of a connection that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Never,
+    /// It may have arrived, but the broker has lost the session since: what is sent now is new, and DUP
+    /// is 0 [MQTT-4.3.2-2, -3.3.1-3].
+    InLostSession,
+    InThisSession,
 }
 
 #[derive(Debug)]
@@ -116,7 +125,7 @@ impl PublishOut {
             order,
             wait,
             stage: Stage::Pending,
-            written: false,
+            written: Written::Never,
             cuts: 0,
         });
         self.pending.push_back(key);
@@ -186,7 +195,7 @@ impl PublishOut {
         };
         let (id, dup) = match entry.stage {
             Stage::Pending => (None, false),
-            Stage::Unsettled { id } => (Some(id), entry.written),
+            Stage::Unsettled { id } => (Some(id), entry.written == Written::InThisSession),
             Stage::Sent { .. } | Stage::Released { .. } => return,
         };
         entry.expires.stamp(now);
@@ -338,7 +347,9 @@ impl PublishOut {
         for entry in self.entries.drain() {
             let sent = match entry.stage {
                 Stage::Released { .. } => Sent::Yes,
-                Stage::Pending | Stage::Unsettled { .. } if !entry.written => Sent::No,
+                Stage::Pending | Stage::Unsettled { .. } if entry.written == Written::Never => {
+                    Sent::No
+                }
                 Stage::Pending | Stage::Unsettled { .. } | Stage::Sent { .. } => Sent::Maybe,
             };
             if let Some((_, token)) = entry.wait {
@@ -401,14 +412,19 @@ impl PublishOut {
         };
         let (written, qos) = (entry.written, entry.qos);
         match (id, &entry.stage) {
-            (Some(id), Stage::Unsettled { .. }) if written && qos == Qos::ExactlyOnce => {
+            (Some(id), Stage::Unsettled { .. })
+                if written == Written::InThisSession && qos == Qos::ExactlyOnce =>
+            {
                 ids.burn(id);
                 self.burnt.push(id);
             }
             (Some(id), _) => ids.release(id),
             (None, _) => {}
         }
-        let sent = if written { Sent::Maybe } else { Sent::No };
+        let sent = match written {
+            Written::Never => Sent::No,
+            Written::InLostSession | Written::InThisSession => Sent::Maybe,
+        };
         self.fail(key, error.sent_as(sent), out);
     }
 

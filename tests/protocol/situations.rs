@@ -520,6 +520,36 @@ fn situation_04_qos_2_is_published_again_if_wanted() {
 }
 
 #[test]
+fn situation_04_what_is_sent_anew_has_dup_only_once_it_left_in_the_new_session() {
+    // [MQTT-3.3.1-3], [MQTT-4.3.2-2]
+    play_online(&v3(), |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.cut();
+        scene.wire.clear();
+        scene.connect();
+        scene.takes = 0;
+        scene.receive(CONNACK);
+        scene.reconnect_present();
+        scene.sends(&[b"\x32\x06\0\x01t\0\x02a"]);
+        scene.reconnect_present();
+        scene.sends(&[b"\x3A\x06\0\x01t\0\x02a"]);
+        // That it may have arrived in the lost session is not forgotten.
+        scene.goes_on(token);
+    });
+    play_online(&v3(), |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.cut();
+        scene.connect();
+        scene.takes = 0;
+        scene.receive(CONNACK);
+        scene.cut();
+        scene.protocol.close();
+        scene.collect();
+        assert_eq!(scene.fails(token).sent(), Sent::Maybe);
+    });
+}
+
+#[test]
 fn situation_04_inbound_qos_2_ids_are_cleared() {
     play_online(&v5(), |scene| {
         scene.receive(b"\x34\x07\0\x01t\0\x05\0a");

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{PublishOut, Stage};
+use super::{PublishOut, Stage, Written};
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::Qos;
@@ -61,9 +61,13 @@ impl PublishOut {
                 Stage::Sent { id, .. } | Stage::Unsettled { id } => {
                     ids.release(id);
                     entry.stage = Stage::Pending;
-                    if entry.qos == Qos::ExactlyOnce && entry.written && !republish {
+                    let was_written = entry.written != Written::Never;
+                    if entry.qos == Qos::ExactlyOnce && was_written && !republish {
                         ended.push((entry.order, key, Sent::Maybe));
                     } else {
+                        if was_written {
+                            entry.written = Written::InLostSession;
+                        }
                         again.push((entry.order, key));
                     }
                 }
@@ -106,7 +110,9 @@ impl PublishOut {
                 continue;
             };
             entry.stage = Stage::Unsettled { id };
-            entry.written |= from < taken;
+            if from < taken {
+                entry.written = Written::InThisSession;
+            }
             if to <= taken && oldest.is_none_or(|(order, _)| entry.order < order) {
                 oldest = Some((entry.order, key));
             }
