@@ -160,6 +160,9 @@ impl Driver {
         let outcome = connection.run(&shared, &*clock, &mut self.alarm).await;
         let connected_at = shared.with(|state| state.connected_at.take());
         let held = connected_at.map(|since| clock.now() - since);
+        if let Some(held) = held {
+            self.reconnect.link_ended(held);
+        }
         match outcome {
             Outcome::Again => {
                 self.goodbye(&mut connection).await;
@@ -178,7 +181,7 @@ impl Driver {
                 }
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
-                    Some(held) => self.link_lost(error, held),
+                    Some(_) => self.link_lost(error),
                     None => self.attempt_failed(error),
                 }
             }
@@ -263,9 +266,9 @@ impl Driver {
         Next::End(Ok(()))
     }
 
-    fn link_lost(&mut self, error: Error, held: Duration) -> Next {
+    fn link_lost(&mut self, error: Error) -> Next {
         log::info!("{error}");
-        let decision = self.reconnect.link_lost(&error, held);
+        let decision = self.reconnect.link_lost(&error);
         let next = Next::of(decision, &error);
         let retry_in = decision.delay();
         let event = Event::Disconnected { error, retry_in };

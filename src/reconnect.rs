@@ -65,12 +65,16 @@ impl Reconnect {
         self.attempts
     }
 
-    /// A link was lost that had held for this long.
-    pub(crate) fn link_lost(&mut self, error: &Error, held: Duration) -> Decision {
+    /// A link has ended, whoever wanted it, that had held for this long.
+    pub(crate) fn link_ended(&mut self, held: Duration) {
         self.attempts = 0;
         if held >= self.retry.stable {
             self.failures = 0;
         }
+    }
+
+    /// The link that has ended was lost.
+    pub(crate) fn link_lost(&mut self, error: &Error) -> Decision {
         self.decide(error)
     }
 
@@ -102,7 +106,6 @@ impl Reconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Doing, ErrorKind};
 
     const RETRY: Retry = Retry {
         first: Duration::from_secs(1),
@@ -134,11 +137,10 @@ mod tests {
         (0..10).for_each(|_| {
             reconnect.next_delay();
         });
-        let lost = Error::new(ErrorKind::LinkLost, Doing::Connected);
-        reconnect.link_lost(&lost, Duration::from_secs(9));
-        assert_eq!(reconnect.failures, 11);
-        reconnect.link_lost(&lost, Duration::from_secs(10));
-        assert_eq!(reconnect.failures, 1);
+        reconnect.link_ended(Duration::from_secs(9));
+        assert_eq!(reconnect.failures, 10);
+        reconnect.link_ended(Duration::from_secs(10));
+        assert_eq!(reconnect.failures, 0);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use coracle::testkit::World;
-use coracle::{BoxedTransport, Client, Endpoint, LocalBoxFuture, Properties, Qos, Reason, Wait};
+use coracle::testkit::{Attempt, World};
+use coracle::{
+    BoxedTransport, Client, Endpoint, Event, LocalBoxFuture, Properties, Qos, Reason, Wait,
+};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::{CONNACK, Setup, now, options, poll};
@@ -159,4 +161,24 @@ fn an_accused_peer_is_told_before_the_connection_is_dropped() {
     assert!(!client.is_connected());
     assert!(seen.written.borrow().ends_with(b"\xE0\x01\x95"));
     assert!(seen.closed.get());
+}
+
+#[test]
+fn attempts_are_counted_anew_after_a_connection_that_was_left() {
+    let mut setup = Setup::with_peers();
+    let network = setup.world.network();
+    let refused = Attempt::Refuse(io::ErrorKind::ConnectionRefused);
+    network.next_attempts(2, refused);
+    // Delays of at most one and two seconds.
+    setup.world.advance(Duration::from_secs(3));
+    let mut peer = setup.greet(CONNACK);
+    setup.events();
+    network.next_attempts(1, refused);
+    setup.client.reconnect().expect("the client is open");
+    peer.expect(DISCONNECT);
+    peer.close();
+    assert!(matches!(
+        setup.events().as_slice(),
+        [Event::ConnectFailed { attempt: 1, .. }]
+    ));
 }
