@@ -328,8 +328,8 @@ impl Client {
     /// With [`Reason::DISCONNECT_WITH_WILL`] the broker publishes the will.
     ///
     /// # Errors
-    /// As [`Client::disconnect`]; a misuse for a session expiry where CONNECT had none
-    /// (MQTT 5, section 3.14.2.2.2).
+    /// As [`Client::disconnect`]; a misuse for a reason that only a server may give, and for a session
+    /// expiry where CONNECT had none (MQTT 5, section 3.14.2.2.2).
     ///
     /// # Cancel safety
     /// Dropping the future does not undo it.
@@ -542,6 +542,11 @@ impl Client {
             if reason == Reason::DISCONNECT_WITH_WILL && self.settings.version != Version::V5_0 {
                 return Err(Error::misuse("only MQTT 5 can disconnect with the will"));
             }
+            if self.settings.version == Version::V5_0 && !may_leave_with(reason) {
+                return Err(Error::misuse(
+                    "a client cannot disconnect with this reason [MQTT-3.14.2-1]",
+                ));
+            }
             properties.check().map_err(Error::property)?;
             Place::Disconnect.check_from_user(properties.list())?;
             let kept = state.protocol.config().keeps_session();
@@ -653,6 +658,27 @@ fn split(payload: Payload<'_>, again: bool) -> (Payload<'_>, Option<Payload<'_>>
         PayloadKind::Shared(body) => Payload(PayloadKind::Shared(body)),
     };
     (payload.clone(), Some(payload))
+}
+
+/// The reasons that a client may give in DISCONNECT (MQTT 5, table 3-10).
+fn may_leave_with(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SUCCESS
+            | Reason::DISCONNECT_WITH_WILL
+            | Reason::UNSPECIFIED_ERROR
+            | Reason::MALFORMED_PACKET
+            | Reason::PROTOCOL_ERROR
+            | Reason::IMPLEMENTATION_SPECIFIC_ERROR
+            | Reason::TOPIC_NAME_INVALID
+            | Reason::RECEIVE_MAXIMUM_EXCEEDED
+            | Reason::TOPIC_ALIAS_INVALID
+            | Reason::PACKET_TOO_LARGE
+            | Reason::MESSAGE_RATE_TOO_HIGH
+            | Reason::QUOTA_EXCEEDED
+            | Reason::ADMINISTRATIVE_ACTION
+            | Reason::PAYLOAD_FORMAT_INVALID
+    )
 }
 
 fn check_filter(filter: &str) -> Result<()> {

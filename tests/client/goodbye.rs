@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use coracle::testkit::{Attempt, World};
 use coracle::{
-    BoxedTransport, Client, Endpoint, Event, LocalBoxFuture, Properties, Qos, Reason, Wait,
+    BoxedTransport, Client, Endpoint, ErrorKind, Event, LocalBoxFuture, Properties, Qos, Reason,
+    Wait,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 
-use crate::{CONNACK, Setup, now, options, poll};
+use crate::{CONNACK, Setup, failure, now, options, poll};
 
 /// The last packet of MQTT 5 that says nothing else.
 const DISCONNECT: &[u8] = b"\xE0\x00";
@@ -181,4 +182,25 @@ fn attempts_are_counted_anew_after_a_connection_that_was_left() {
         setup.events().as_slice(),
         [Event::ConnectFailed { attempt: 1, .. }]
     ));
+}
+
+#[test]
+fn a_client_leaves_only_with_a_reason_of_clients() {
+    // [MQTT-3.14.2-1]
+    let (setup, mut peer) = Setup::connected();
+    for reason in [
+        Reason::GRANTED_QOS_1,
+        Reason::SERVER_SHUTTING_DOWN,
+        Reason::SESSION_TAKEN_OVER,
+        Reason::new(0xFF),
+    ] {
+        let left = now(setup.client.disconnect_with(reason, Properties::new()));
+        assert!(matches!(failure(left).kind(), ErrorKind::Misuse(_)));
+    }
+    peer.expect_nothing();
+    let left = setup
+        .client
+        .disconnect_with(Reason::QUOTA_EXCEEDED, Properties::new());
+    peer.expect(b"\xE0\x01\x97");
+    drop(left);
 }
