@@ -401,8 +401,11 @@ impl Protocol {
             let topic = body
                 .first_chunk()
                 .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
-            let size = Some(header + 2 + topic + 2);
-            return Ok(Step::More { size });
+            let wanted = header + 2 + topic + 2;
+            if wanted > size {
+                return Err(Violation::malformed("MQTT5 2.1.4", "a field is cut off").into());
+            }
+            return Ok(Step::More { size: Some(wanted) });
         };
         match (qos, id) {
             (Qos::AtMostOnce, _) => {}
