@@ -10,6 +10,10 @@ use crate::message::{PacketId, Qos};
 use crate::reason::Reason;
 use crate::version::Version;
 
+/// Acknowledgements that may wait for an older one. There are no more packet identifiers, so a peer that
+/// makes us owe more uses some twice.
+const MOST: usize = 65_535;
+
 /// What belongs to one connection.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -54,11 +58,9 @@ impl Owed {
         }
     }
 
-    /// Nothing with this identifier is to be sent any more.
-    pub(super) fn void(&mut self, id: PacketId) {
-        for (_, answer) in self.queue.iter_mut().filter(|(owed, _)| *owed == id) {
-            *answer = Answer::Void;
-        }
+    /// Whether what is owed at this place is not sent yet.
+    pub(super) fn is_waiting(&self, place: u64) -> bool {
+        place >= self.first
     }
 
     /// The next one that may be sent; none while the oldest is open.
@@ -135,6 +137,14 @@ impl Ledger {
         if version == Version::V5_0 && self.unanswered > self.receive_maximum {
             return Err(
                 Violation::protocol("MQTT-3.3.4-9", "more publications than our maximum")
+                    .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED),
+            );
+        }
+        // Before 5.0 there is no maximum, and in every version a message that is released before its
+        // PUBREC leaves its place here.
+        if self.pubacks.queue.len() + self.pubrecs.queue.len() >= MOST {
+            return Err(
+                Violation::protocol("MQTT-2.2.1-4", "more publications than packet ids")
                     .with_reason(Reason::RECEIVE_MAXIMUM_EXCEEDED),
             );
         }

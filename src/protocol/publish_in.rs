@@ -27,6 +27,9 @@ use crate::message::{PacketId, Qos};
 use crate::reason::Reason;
 use crate::version::Version;
 
+/// Deadlines of taken messages that may be kept, so that dropping them is rare.
+const SPARE: usize = 64;
+
 /// Stands for a message that was delivered and is owed an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -80,11 +83,31 @@ enum Debt {
     Nothing,
 }
 
+impl Debt {
+    /// The place of the acknowledgement in the ledger.
+    fn place(self) -> Option<u64> {
+        match self {
+            Self::Owed { place, .. } => Some(place),
+            Self::Adrift { .. } | Self::Nothing => None,
+        }
+    }
+}
+
 /// A QoS 2 identifier that the broker has not released.
 #[derive(Debug)]
 struct Exactly {
     state: ExactlyState,
     seen: Seen,
+    /// The place in this connection's ledger of the PUBREC that was owed last.
+    place: Option<u64>,
+}
+
+impl Exactly {
+    /// Whether a PUBREC for it waits to be sent.
+    fn is_owed(&self, ledger: &Ledger) -> bool {
+        self.place
+            .is_some_and(|place| ledger.pubrecs.is_waiting(place))
+    }
 }
 
 /// When a QoS 2 identifier was published last.
@@ -168,9 +191,12 @@ impl PublishIn {
                 None => {
                     ledger.count(out.version())?;
                     let receipt = self.receive(id, Qos::ExactlyOnce, ledger);
-                    let state = ExactlyState::Untaken(receipt);
-                    let seen = Seen::Now;
-                    self.exactly_once.insert(id, Exactly { state, seen });
+                    let exactly = Exactly {
+                        state: ExactlyState::Untaken(receipt),
+                        seen: Seen::Now,
+                        place: self.debt(receipt).and_then(Debt::place),
+                    };
+                    self.exactly_once.insert(id, exactly);
                     Ok(Arrival::DeliverOwed(receipt))
                 }
                 Some(exactly) => {
@@ -179,9 +205,18 @@ impl PublishIn {
                         Seen::Before | Seen::Perhaps => ledger.count(out.version())?,
                     }
                     match exactly.state {
-                        ExactlyState::Untaken(receipt) => self.owe(receipt, id, deadline, ledger),
+                        ExactlyState::Untaken(receipt) => {
+                            self.owe(receipt, id, deadline, ledger);
+                            let place = self.debt(receipt).and_then(Debt::place);
+                            if let Some(exactly) = self.exactly_once.get_mut(&id) {
+                                exactly.place = place;
+                            }
+                        }
+                        // While a PUBREC waits for an older one, it answers the repetition too.
+                        ExactlyState::Taken if exactly.is_owed(ledger) => {}
                         ExactlyState::Taken => {
-                            ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
+                            let answer = Answer::Ready(Reason::SUCCESS);
+                            exactly.place = Some(ledger.pubrecs.push(id, answer));
                             self.flush(ledger, out);
                         }
                     }
@@ -326,7 +361,9 @@ impl PublishIn {
         }
         // If the broker did not wait for a PUBREC, that must not come any more: it would answer the next
         // message with this identifier.
-        ledger.pubrecs.void(id);
+        if let Some(place) = exactly.place {
+            ledger.pubrecs.set(place, Answer::Void);
+        }
         match exactly.seen {
             Seen::Now => ledger.answered(),
             Seen::Before | Seen::Perhaps => {}
@@ -353,15 +390,23 @@ impl PublishIn {
                 ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS));
             }
             Qos::ExactlyOnce => {
-                ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS));
+                let old = self.exactly_once.remove(&id);
+                if old.as_ref().is_none_or(|old| old.seen != Seen::Now) {
+                    ledger.unanswered += 1;
+                }
+                let place = match old.and_then(|old| old.place) {
+                    Some(place) if ledger.pubrecs.is_waiting(place) => {
+                        ledger.pubrecs.set(place, Answer::Ready(Reason::SUCCESS));
+                        place
+                    }
+                    Some(_) | None => ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS)),
+                };
                 let exactly = Exactly {
                     state: ExactlyState::Taken,
                     seen: Seen::Now,
+                    place: Some(place),
                 };
-                let before = self.exactly_once.insert(id, exactly);
-                if before.is_none_or(|before| before.seen != Seen::Now) {
-                    ledger.unanswered += 1;
-                }
+                self.exactly_once.insert(id, exactly);
             }
         }
         self.flush(ledger, out);
@@ -420,6 +465,7 @@ impl PublishIn {
                 Seen::Now => exactly.seen = Seen::Before,
                 Seen::Before | Seen::Perhaps => {}
             }
+            exactly.place = None;
         }
         self.deadlines.clear();
     }
@@ -448,6 +494,12 @@ impl PublishIn {
                 break;
             }
             self.deadlines.pop_front();
+        }
+        // Behind one that is unread for long there may be many that were taken at once.
+        if self.deadlines.len() > 2 * self.untaken.len() + SPARE {
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            deadlines.retain(|(_, receipt)| self.debt(*receipt).is_some());
+            self.deadlines = deadlines;
         }
         self.deadlines.push_back((deadline, receipt));
     }

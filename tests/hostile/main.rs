@@ -3,6 +3,7 @@
 
 mod floods;
 mod random;
+mod rig;
 mod secrets;
 mod slow;
 
