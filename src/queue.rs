@@ -14,7 +14,11 @@ const OVERHEAD: usize = 64;
 /// Messages that a stream has not taken.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    messages: VecDeque<Queued>,
+    /// QoS 0, and QoS 1 and 2, each with its place in the common order. They are apart so that neither
+    /// to make room for a message nor to find one takes a search, whatever the broker sends.
+    fleeting: VecDeque<(u64, Queued)>,
+    kept: VecDeque<(u64, Queued)>,
+    next: u64,
     bytes: usize,
     bound: usize,
     overflow: Overflow,
@@ -59,7 +63,9 @@ pub(crate) enum Push {
 impl Queue {
     pub(crate) fn new(bound: usize, overflow: Overflow, acknowledge: Acknowledge) -> Self {
         Self {
-            messages: VecDeque::new(),
+            fleeting: VecDeque::new(),
+            kept: VecDeque::new(),
+            next: 0,
             bytes: 0,
             bound,
             overflow,
@@ -80,34 +86,32 @@ impl Queue {
     pub(crate) fn push(&mut self, queued: Queued) -> Push {
         let size = size(&queued.message);
         let mut out = Vec::new();
-        while self.bytes + size > self.bound && !self.messages.is_empty() {
-            let qos0 = |queued: &Queued| queued.message.quality_of_service() == Qos::AtMostOnce;
+        let is_fleeting = queued.message.quality_of_service() == Qos::AtMostOnce;
+        while self.bytes + size > self.bound && self.len() > 0 {
             // At QoS 0 the newest matters most, and losing is allowed; above it the user decides.
             let oldest = match self.overflow {
-                _ if qos0(&queued) => match self.messages.iter().position(qos0) {
-                    Some(index) => index,
-                    None => {
-                        self.dropped += 1;
-                        out.push(queued);
-                        return Push::Dropped(out);
-                    }
-                },
-                Overflow::DropOldest => 0,
-                Overflow::DropNewest => {
-                    self.dropped += 1;
-                    out.push(queued);
-                    return Push::Dropped(out);
-                }
+                _ if is_fleeting => self.fleeting.pop_front().map(|(_, queued)| queued),
+                Overflow::DropOldest => self.take_oldest(),
+                Overflow::DropNewest => None,
                 Overflow::End => return Push::End(queued),
             };
-            if let Some(old) = self.messages.remove(oldest) {
-                self.bytes -= self::size(&old.message);
-                self.dropped += 1;
-                out.push(old);
-            }
+            self.dropped += 1;
+            let Some(old) = oldest else {
+                out.push(queued);
+                return Push::Dropped(out);
+            };
+            self.bytes -= self::size(&old.message);
+            out.push(old);
         }
         self.bytes += size;
-        self.messages.push_back(queued);
+        let place = self.next;
+        self.next += 1;
+        let messages = if is_fleeting {
+            &mut self.fleeting
+        } else {
+            &mut self.kept
+        };
+        messages.push_back((place, queued));
         if out.is_empty() {
             Push::Room
         } else {
@@ -116,21 +120,33 @@ impl Queue {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Queued> {
-        let queued = self.messages.pop_front()?;
+        let queued = self.take_oldest()?;
         self.bytes -= size(&queued.message);
         Some(queued)
     }
 
-    /// The topic of the message with this receipt.
+    fn take_oldest(&mut self) -> Option<Queued> {
+        let oldest = match (self.fleeting.front(), self.kept.front()) {
+            (Some((fleeting, _)), Some((kept, _))) if fleeting < kept => &mut self.fleeting,
+            (Some(_), None) => &mut self.fleeting,
+            (_, Some(_)) | (None, None) => &mut self.kept,
+        };
+        oldest.pop_front().map(|(_, queued)| queued)
+    }
+
+    /// The message with this receipt. Receipts are queued in the order in which they were made, and a
+    /// queue has all of them or none.
     pub(crate) fn find(&self, receipt: Receipt) -> Option<&Message> {
-        let mut all = self.messages.iter();
-        all.find(|queued| queued.receipt == Some(receipt))
-            .map(|queued| &queued.message)
+        let index = self.kept.partition_point(|(_, queued)| {
+            queued.receipt.is_some_and(|own| own.is_before(receipt))
+        });
+        let (_, queued) = self.kept.get(index)?;
+        (queued.receipt == Some(receipt)).then_some(&queued.message)
     }
 
     /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len()
+        self.fleeting.len() + self.kept.len()
     }
 }
 
@@ -156,5 +172,90 @@ impl Reading {
 }
 
 fn size(message: &Message) -> usize {
-    message.topic().len() + message.payload().len() + OVERHEAD
+    // Properties count too, or a broker could fill the memory with messages that seem empty.
+    let properties = message.property_list().as_bytes().len();
+    message.topic().len() + message.payload().len() + properties + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::properties::Properties;
+
+    fn queued(qos: Qos, topic: &str) -> Queued {
+        Queued {
+            message: Message::new(topic, "").qos(qos),
+            receipt: None,
+        }
+    }
+
+    fn queue(messages: usize, overflow: Overflow) -> Queue {
+        Queue::new(messages * (OVERHEAD + 1), overflow, Acknowledge::OnTake)
+    }
+
+    fn topics(messages: impl IntoIterator<Item = Queued>) -> String {
+        let topic = |queued: Queued| queued.message.topic().to_owned();
+        messages.into_iter().map(topic).collect()
+    }
+
+    fn dropped(push: Push) -> String {
+        match push {
+            Push::Room => String::new(),
+            Push::Dropped(dropped) => topics(dropped),
+            Push::End(queued) => format!("end {}", queued.message.topic()),
+        }
+    }
+
+    #[test]
+    fn messages_of_all_qos_come_out_in_their_order() {
+        let mut queue = queue(100, Overflow::DropOldest);
+        let all = [
+            Qos::AtLeastOnce,
+            Qos::AtMostOnce,
+            Qos::AtMostOnce,
+            Qos::ExactlyOnce,
+        ];
+        for (topic, qos) in ["a", "b", "c", "d"].into_iter().zip(all) {
+            assert_eq!(dropped(queue.push(queued(qos, topic))), "");
+        }
+        assert_eq!(queue.len(), 4);
+        assert_eq!(topics(std::iter::from_fn(|| queue.pop())), "abcd");
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_of_qos_0_or_what_its_option_says() {
+        for (overflow, kept, fleeting, rest) in [
+            (Overflow::DropOldest, "a", "b", "cde"),
+            (Overflow::DropNewest, "d", "b", "ace"),
+            (Overflow::End, "end d", "b", "ace"),
+        ] {
+            let mut queue = queue(3, overflow);
+            queue.push(queued(Qos::AtLeastOnce, "a"));
+            queue.push(queued(Qos::AtMostOnce, "b"));
+            queue.push(queued(Qos::AtLeastOnce, "c"));
+            assert_eq!(dropped(queue.push(queued(Qos::AtLeastOnce, "d"))), kept);
+            assert_eq!(dropped(queue.push(queued(Qos::AtMostOnce, "e"))), fleeting);
+            assert_eq!(topics(std::iter::from_fn(|| queue.pop())), rest);
+            assert_eq!(queue.bytes, 0);
+        }
+        let mut queue = queue(1, Overflow::DropOldest);
+        queue.push(queued(Qos::AtLeastOnce, "a"));
+        assert_eq!(dropped(queue.push(queued(Qos::AtMostOnce, "b"))), "b");
+        assert_eq!(queue.dropped(), 1);
+    }
+
+    #[test]
+    fn properties_count() {
+        let mut queue = queue(100, Overflow::DropOldest);
+        let large = Properties::new().user_property("name", &"x".repeat(3000));
+        for _ in 0..1000 {
+            let message = Message::new("t", "").properties(large.clone());
+            queue.push(Queued {
+                message,
+                receipt: None,
+            });
+        }
+        assert_eq!(queue.len(), 2);
+    }
 }

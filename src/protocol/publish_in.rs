@@ -38,6 +38,13 @@ pub struct Receipt {
     order: u64,
 }
 
+impl Receipt {
+    /// Whether its message came before that of `other`.
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        self.order < other.order
+    }
+}
+
 /// What outlives connections.
 #[derive(Debug, Default)]
 pub(super) struct PublishIn {
