@@ -338,7 +338,8 @@ impl Client {
     }
 
     /// Leaves the connection by DISCONNECT, so that no will is published, and connects again at once.
-    /// Without a connection the next attempt begins at once.
+    /// Without a connection the next attempt begins at once. Waits and subscriptions go on, as after a
+    /// lost link; [`Event::Connected`](crate::Event::Connected) tells when it is done.
     ///
     /// # Errors
     /// The client is closed.

@@ -68,7 +68,8 @@ impl fmt::Display for Doing {
 pub enum Sent {
     /// No byte of it left.
     No,
-    /// It may or may not have arrived.
+    /// It may have arrived, or may still be sent: a wait that times out does not stop what was
+    /// accepted.
     Maybe,
     /// It arrived: the broker answered it.
     Yes,

@@ -15,9 +15,11 @@ pub enum Event {
     /// The connection is open.
     Connected {
         /// Whether the broker still has the session: then nothing that it acknowledged was forgotten.
+        /// Always false on MQTT 3.1, whose brokers cannot tell.
         session_present: bool,
     },
-    /// The connection has ended.
+    /// The connection was lost, or the broker ended it. Not told when the program asked for the end,
+    /// with `disconnect()` or `reconnect()`.
     Disconnected {
         /// Why.
         error: Error,

@@ -182,7 +182,7 @@ impl Options {
         self
     }
 
-    /// Sets what becomes of the session at the broker. Defaults to [`SessionMode::Fresh`].
+    /// Sets what becomes of the session at the broker. Defaults to [`Session::Fresh`](crate::Session::Fresh).
     pub fn session(mut self, session: SessionMode) -> Self {
         self.config.session = session;
         self
@@ -243,6 +243,10 @@ impl Options {
 
     /// Sets how many QoS 1 and 2 messages may be under way at a time, 1 to 65,000; a MQTT 5 broker may
     /// lower it. Defaults to 1,024.
+    ///
+    /// Before MQTT 5 a broker cannot announce its bound. Mosquitto's is 20 unless configured otherwise, and
+    /// while more QoS 2 messages are under way, the release in Debian 12 (2.0.11-1.2+deb12u2) drops QoS 1
+    /// messages and acknowledges them all the same: set 20 there.
     pub fn window(mut self, messages: u16) -> Self {
         // The rest of the packet identifiers is for SUBSCRIBE and UNSUBSCRIBE.
         self.config.window = messages.clamp(1, 65_000);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::properties::{Properties, Property};
 use crate::version::Version;
 
-/// What becomes of the session that the broker keeps for this client.
+/// What becomes of the session that the broker keeps for this client: its subscriptions, and the
+/// messages of QoS 1 and 2 that are queued or under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
@@ -16,6 +17,13 @@ pub enum SessionMode {
     /// process are discarded, ended by `disconnect()` where the version allows it.
     Fresh,
     /// Goes on with the session of an earlier process: its subscriptions stay, queued messages arrive.
+    ///
+    /// They arrive right after the connection, so subscribe before the driver runs: a message that
+    /// matches no subscription of this process is acknowledged and dropped.
+    ///
+    /// QoS 2 is exact only within one process, as nothing is stored on disk: what the earlier process had
+    /// not finished publishing is not finished, and a message that it had taken but not yet
+    /// acknowledged comes a second time.
     Resume,
     /// Nothing is kept: each connection starts anew.
     None,

@@ -23,8 +23,30 @@ pub type BoxedTransport = Pin<Box<dyn Transport>>;
 
 /// Opens connections. The door through which a user brings a transport of their own.
 ///
-/// It is asked for every attempt anew, on the application's thread. A closure of the same shape is a
-/// `Connector` too.
+/// It is asked for every attempt anew, on the application's thread. A function or a closure of the same
+/// shape is a `Connector` too:
+///
+/// ```
+/// # #[cfg(unix)]
+/// # fn main() -> coracle::Result<()> {
+/// use std::io;
+/// use std::os::unix::net::UnixStream;
+///
+/// use async_io::Async;
+/// use coracle::{BoxedTransport, Endpoint, LocalBoxFuture, Options};
+///
+/// fn through_socket(_endpoint: &Endpoint) -> LocalBoxFuture<io::Result<BoxedTransport>> {
+///     Box::pin(async {
+///         let stream = Async::<UnixStream>::connect("/run/broker.sock").await?;
+///         Ok(Box::pin(stream) as BoxedTransport)
+///     })
+/// }
+///
+/// let options = Options::new("mqtt://broker", "pump-1")?.connector(through_socket);
+/// # let _ = options; Ok(()) }
+/// # #[cfg(not(unix))]
+/// # fn main() {}
+/// ```
 pub trait Connector {
     /// Opens a connection to `endpoint`. Dropping the future gives up the attempt.
     ///
