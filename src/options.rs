@@ -244,9 +244,8 @@ impl Options {
     /// Sets how many QoS 1 and 2 messages may be under way at a time, 1 to 65,000; a MQTT 5 broker may
     /// lower it. Defaults to 1,024.
     ///
-    /// Before MQTT 5 a broker cannot announce its bound. Mosquitto's is 20 unless configured otherwise, and
-    /// while more QoS 2 messages are under way, the release in Debian 12 (2.0.11-1.2+deb12u2) drops QoS 1
-    /// messages and acknowledges them all the same: set 20 there.
+    /// Before MQTT 5 a broker cannot announce its bound, so at most 20 of them are QoS 2: mosquitto takes no
+    /// more unless it is configured otherwise, drops what is beyond, and acknowledges it all the same.
     pub fn window(mut self, messages: u16) -> Self {
         // The rest of the packet identifiers is for SUBSCRIBE and UNSUBSCRIBE.
         self.config.window = messages.clamp(1, 65_000);

@@ -42,6 +42,11 @@ use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
+/// QoS 2 messages that may be unfinished at a time where the broker cannot tell its Receive Maximum. It
+/// is what mosquitto takes of one client unless it is configured otherwise. It drops every message above
+/// QoS 0 beyond them, and before 5.0 it has to confirm what it drops.
+const EXACTLY_ONCE_BEFORE_5: u16 = 20;
+
 /// The longest client identifier of MQTT 3.1, in characters (MQTT 3.1, section 3.1).
 const MAX_CLIENT_ID_3_1: usize = 23;
 
@@ -124,6 +129,8 @@ pub(super) enum Verdict {
 pub struct Limits {
     /// How many QoS 1 and 2 publications may be unfinished.
     pub receive_maximum: u16,
+    /// How many of these may be QoS 2.
+    pub exactly_once_maximum: u16,
     /// The highest QoS that may be published.
     pub maximum_qos: Qos,
     /// Whether retained messages may be published.
@@ -454,8 +461,13 @@ fn unexpected_session() -> Error {
 fn limits(properties: PropertyList<'_>, config: &Config) -> Limits {
     let keep_alive = properties.server_keep_alive().unwrap_or(config.keep_alive);
     let receive_maximum = properties.receive_maximum().unwrap_or(u16::MAX);
+    let receive_maximum = receive_maximum.min(config.window);
     Limits {
-        receive_maximum: receive_maximum.min(config.window),
+        receive_maximum,
+        exactly_once_maximum: match config.version {
+            Version::V5_0 => receive_maximum,
+            Version::V3_1 | Version::V3_1_1 => receive_maximum.min(EXACTLY_ONCE_BEFORE_5),
+        },
         maximum_qos: match properties.maximum_qos() {
             Some(0) => Qos::AtMostOnce,
             Some(1) => Qos::AtLeastOnce,

@@ -237,7 +237,7 @@ impl PublishOut {
         if let Some((Wait::Sent, _)) = entry.wait {
             out.when_flushed(OnFlush::Packet(id));
         }
-        window.begun();
+        window.begun(entry.qos);
     }
 
     /// The PUBLISH in the entry `key` was flushed.
@@ -264,7 +264,7 @@ impl PublishOut {
             return false;
         };
         ids.release(id);
-        window.finished();
+        window.finished(Qos::AtLeastOnce);
         self.finish(key, reason, text, out);
         true
     }
@@ -291,7 +291,7 @@ impl PublishOut {
         };
         if reason.is_error() {
             ids.release(id);
-            window.finished();
+            window.finished(Qos::ExactlyOnce);
             self.finish(key, reason, text, out);
             return true;
         }
@@ -331,7 +331,7 @@ impl PublishOut {
             }
         };
         window.acknowledged();
-        window.finished();
+        window.finished(Qos::ExactlyOnce);
         self.finish(key, reason, None, out);
         true
     }
@@ -368,7 +368,7 @@ impl PublishOut {
             Stage::Sent { id, .. } => id,
             // It answers what came on the last connection: then it is not sent again.
             Stage::Unsettled { id } => {
-                window.settled(key);
+                window.settled(key, qos);
                 id
             }
             Stage::Pending | Stage::Released { .. } => return None,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::connect::Limits;
+use crate::message::Qos;
 
 /// What belongs to one connection: how many may be under way, and what is still to be sent again.
 #[derive(Debug)]
@@ -12,6 +13,9 @@ pub(super) struct Window {
     maximum: usize,
     /// Unfinished exchanges of this connection, the PUBREL phase included.
     used: usize,
+    /// How many of them may be, and are, QoS 2.
+    exactly_once_maximum: usize,
+    exactly_once: usize,
     /// Unsettled entries in their order.
     pub(super) replay: VecDeque<usize>,
     pub(super) proof: Proof,
@@ -31,17 +35,24 @@ pub(super) enum Proof {
 }
 
 impl Window {
-    pub(super) fn new(limits: &Limits, used: usize, replay: VecDeque<usize>) -> Self {
+    /// A connection begins, with so many exchanges that are in the PUBREL phase.
+    pub(super) fn new(limits: &Limits, released: usize, replay: VecDeque<usize>) -> Self {
         Self {
             maximum: limits.receive_maximum.into(),
-            used,
+            used: released,
+            exactly_once_maximum: limits.exactly_once_maximum.into(),
+            exactly_once: released,
             replay,
             proof: Proof::None,
         }
     }
 
-    /// Exchanges that may still be begun.
+    /// Exchanges that may still be begun. At the bound of QoS 2 nothing is: what is behind a message of
+    /// QoS 2 keeps its place [MQTT-4.6.0-1].
     pub(super) fn credit(&self) -> usize {
+        if self.exactly_once >= self.exactly_once_maximum {
+            return 0;
+        }
         self.maximum.saturating_sub(self.used)
     }
 
@@ -59,19 +70,22 @@ impl Window {
     }
 
     /// A PUBLISH was sent [MQTT-4.9.0-2].
-    pub(super) fn begun(&mut self) {
+    pub(super) fn begun(&mut self, qos: Qos) {
         self.used += 1;
+        self.exactly_once += usize::from(qos == Qos::ExactlyOnce);
     }
 
     /// An exchange is over: its place in the window is free.
-    pub(super) fn finished(&mut self) {
+    pub(super) fn finished(&mut self, qos: Qos) {
         self.used = self.used.saturating_sub(1);
+        let exactly_once = usize::from(qos == Qos::ExactlyOnce);
+        self.exactly_once = self.exactly_once.saturating_sub(exactly_once);
     }
 
     /// The broker answered the entry `key` before it was sent again: it is not sent again, and its
     /// exchange goes on in the window like any other.
-    pub(super) fn settled(&mut self, key: usize) {
+    pub(super) fn settled(&mut self, key: usize, qos: Qos) {
         self.replay.retain(|unsettled| *unsettled != key);
-        self.used += 1;
+        self.begun(qos);
     }
 }

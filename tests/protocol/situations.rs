@@ -1065,6 +1065,42 @@ fn situation_11_out_the_pubrel_phase_is_included() {
 }
 
 #[test]
+fn situation_11_out_before_5_0_at_most_twenty_are_qos_2() {
+    // mosquitto drops what comes beyond them, and confirms it: the older versions cannot refuse.
+    for version in [Version::V3_1, Version::V3_1_1] {
+        play_online(&config(version), |scene| {
+            scene.wire.clear();
+            for _ in 0..100 {
+                scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+            }
+            assert_eq!(scene.wire.len(), 100 * 8, "QoS 1 has its window");
+            scene.wire.clear();
+            for _ in 0..21 {
+                scene.publish(Qos::ExactlyOnce, b"b", Wait::None);
+            }
+            // What is behind keeps its place, and would be dropped too.
+            scene.publish(Qos::AtLeastOnce, b"c", Wait::None);
+            assert_eq!(scene.wire.len(), 20 * 8);
+            assert_eq!(scene.protocol.credit(), 0);
+            scene.wire.clear();
+            scene.receive(b"\x40\x02\0\x01\x50\x02\0\x65");
+            scene.sends(&[b"\x62\x02\0\x65"]);
+            scene.receive(b"\x70\x02\0\x65");
+            scene.sends(&[b"\x34\x06\0\x01t\0\x79b"]);
+            scene.receive(b"\x50\x02\0\x66\x70\x02\0\x66");
+            scene.sends(&[b"\x62\x02\0\x66", b"\x32\x06\0\x01t\0\x7Ac"]);
+            // As many count again on the next connection, those in the PUBREL phase included.
+            scene.receive(b"\x50\x02\0\x67");
+            scene.reconnect_present();
+            scene.publish(Qos::ExactlyOnce, b"d", Wait::None);
+            scene.publish(Qos::ExactlyOnce, b"e", Wait::None);
+            assert!(scene.wire.ends_with(b"\0\x7Bd"), "one place was free");
+            assert_eq!(scene.protocol.credit(), 0);
+        });
+    }
+}
+
+#[test]
 fn situation_11_out_everything_else_goes_on_at_quota_zero() {
     // [MQTT-3.3.4-8], [MQTT-4.9.0-3]
     play(&v5(), |scene| {
