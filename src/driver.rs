@@ -38,8 +38,10 @@ pub struct Driver {
     options: Options,
     reconnect: Reconnect,
     alarm: Alarm,
-    /// Where the last connection led.
-    last_endpoint: Option<Endpoint>,
+    /// Where the last connection led: there the session is.
+    home: Option<Endpoint>,
+    /// Where the attempt at hand leads.
+    target: Option<Endpoint>,
 }
 
 /// Ends every wait and stream when the driver is gone, however it went.
@@ -76,7 +78,8 @@ impl Driver {
             guard: Guard(shared),
             reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.seed),
             alarm: Alarm::default(),
-            last_endpoint: None,
+            home: None,
+            target: None,
             options,
         }
     }
@@ -137,19 +140,20 @@ impl Driver {
             return Ok(None);
         };
         let (attempt, transport) = opened?;
+        attempt.check()?;
         let now = self.options.clock.now();
         let shared = &self.guard.0;
         let moved = self
-            .last_endpoint
+            .home
             .as_ref()
-            .is_some_and(|last| *last != attempt.endpoint);
+            .is_some_and(|home| *home != attempt.endpoint);
         shared.with(|state| {
             if moved && !attempt.shares_sessions {
                 state.protocol.forget_session();
             }
             state.protocol.connect(now, &attempt.credentials)
         })?;
-        self.last_endpoint = Some(attempt.endpoint);
+        self.target = Some(attempt.endpoint);
         Ok(Some(Connection::new(transport)))
     }
 
@@ -161,17 +165,24 @@ impl Driver {
         let connected_at = shared.with(|state| state.connected_at.take());
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
-            self.reconnect.link_ended(held);
+            self.home = self.target.take();
+            self.reconnect.connection_ended(held);
         }
         match outcome {
             Outcome::Again => {
+                self.home = self.target.take();
                 self.goodbye(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
                 Next::Connect
             }
             Outcome::Left => {
                 let left = self.leave(&mut connection).await;
-                shared.with(|state| state.protocol.disconnected(End::Otherwise));
+                shared.with(|state| {
+                    state.protocol.disconnected(End::Otherwise);
+                    if held.is_none() {
+                        state.protocol.remember_session();
+                    }
+                });
                 left
             }
             Outcome::Failed(error, end) => {
@@ -182,7 +193,7 @@ impl Driver {
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
                     Some(_) => self.link_lost(error),
-                    None => self.attempt_failed(error),
+                    None => self.attempt_failed(error.while_doing(Doing::Connecting)),
                 }
             }
         }
@@ -289,6 +300,7 @@ impl Driver {
         };
         self.guard.0.with(|state| {
             state.protocol.disconnected(End::Otherwise);
+            state.protocol.remember_session();
             state.statistics.failed += 1;
             state.tell(&event);
         });

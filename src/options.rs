@@ -93,6 +93,20 @@ impl Attempt {
         self.shares_sessions = true;
         self
     }
+
+    /// What can be known to be wrong before CONNECT.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_will(&self.credentials)
+    }
+}
+
+/// Checks what a callback may have made of the options' will.
+fn check_will(credentials: &Credentials) -> Result<()> {
+    let Some(will) = &credentials.will else {
+        return Ok(());
+    };
+    will.check()?;
+    Place::Will.check_from_user(will.property_list())
 }
 
 type BeforeConnect = Rc<dyn Fn(Attempt) -> LocalBoxFuture<Result<Attempt>>>;
@@ -431,10 +445,7 @@ impl Options {
                 "a password needs a user name [MQTT-3.1.2-22]",
             ));
         }
-        if let Some(will) = &self.credentials.will {
-            will.check()?;
-            Place::Will.check_from_user(will.property_list())?;
-        }
+        check_will(&self.credentials)?;
         self.config.properties.check().map_err(Error::property)?;
         Place::Connect.check_from_user(self.config.properties.list())
     }

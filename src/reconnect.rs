@@ -65,15 +65,15 @@ impl Reconnect {
         self.attempts
     }
 
-    /// A link has ended, whoever wanted it, that had held for this long.
-    pub(crate) fn link_ended(&mut self, held: Duration) {
+    /// A connection has ended, whoever wanted it, that had held for this long.
+    pub(crate) fn connection_ended(&mut self, held: Duration) {
         self.attempts = 0;
         if held >= self.retry.stable {
             self.failures = 0;
         }
     }
 
-    /// The link that has ended was lost.
+    /// The link was lost.
     pub(crate) fn link_lost(&mut self, error: &Error) -> Decision {
         self.decide(error)
     }
@@ -137,10 +137,13 @@ mod tests {
         (0..10).for_each(|_| {
             reconnect.next_delay();
         });
-        reconnect.link_ended(Duration::from_secs(9));
-        assert_eq!(reconnect.failures, 10);
-        reconnect.link_ended(Duration::from_secs(10));
-        assert_eq!(reconnect.failures, 0);
+        let lost = Error::new(ErrorKind::LinkLost, Doing::Connected);
+        reconnect.connection_ended(Duration::from_secs(9));
+        reconnect.link_lost(&lost);
+        assert_eq!(reconnect.failures, 11);
+        reconnect.connection_ended(Duration::from_secs(10));
+        reconnect.link_lost(&lost);
+        assert_eq!(reconnect.failures, 1);
     }
 
     #[test]

@@ -160,6 +160,12 @@ impl Protocol {
         self.session.opening.forget(self.config.session);
     }
 
+    /// The attempt after [`Protocol::forget_session`] has failed before CONNACK: the session at the last
+    /// broker goes on.
+    pub fn remember_session(&mut self) {
+        self.session.opening.remember();
+    }
+
     /// Speaks another version from the next connection on, which starts clean: a session of one version
     /// means nothing in another.
     pub fn set_version(&mut self, version: Version) {

@@ -157,6 +157,8 @@ pub(super) struct Opening {
     stored: Stored,
     /// The identifier that the broker assigned to a client without one.
     assigned: Option<Rc<str>>,
+    /// Both, as the last broker has them, while another one is tried that has not answered.
+    left: Option<(Stored, Option<Rc<str>>)>,
 }
 
 /// The CONNECT that is under way.
@@ -178,6 +180,7 @@ impl Opening {
         Self {
             stored: Stored::Unknown,
             assigned: None,
+            left: None,
         }
     }
 
@@ -189,12 +192,20 @@ impl Opening {
     /// The next connection leads to a broker that does not share sessions with the last one, or speaks
     /// another version.
     pub(super) fn forget(&mut self, mode: SessionMode) {
+        self.left = Some((self.stored, self.assigned.take()));
         self.stored = match mode {
             SessionMode::Fresh | SessionMode::None => Stored::Unknown,
             // Whatever is there is not the session to go on with.
             SessionMode::Resume => Stored::Leftover,
         };
-        self.assigned = None;
+    }
+
+    /// The broker that was tried did not let us in: what the last one holds counts again.
+    pub(super) fn remember(&mut self) {
+        if let Some((stored, assigned)) = self.left.take() {
+            self.stored = stored;
+            self.assigned = assigned;
+        }
     }
 
     /// Sends CONNECT, the first packet of the connection [MQTT-3.1.0-1].
@@ -298,6 +309,7 @@ impl Opening {
             self.stored = handshake.stored;
             return Err(refused(connack));
         }
+        self.left = None;
         let present = connack.session_present;
         let continuity = match (handshake.purpose, handshake.stored) {
             (Purpose::Wipe, _) => {
