@@ -106,6 +106,7 @@ impl Reconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Doing, ErrorKind};
 
     const RETRY: Retry = Retry {
         first: Duration::from_secs(1),
