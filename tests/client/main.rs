@@ -4,6 +4,7 @@
 mod cancel;
 mod forwarding;
 mod goodbye;
+mod lifecycle;
 mod reconnect;
 mod subscriptions;
 mod waits;
