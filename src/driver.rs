@@ -244,7 +244,7 @@ impl Driver {
     }
 
     /// What the user wants when there is no connection.
-    fn interrupted(&mut self) -> Next {
+    fn interrupted(&self) -> Next {
         let shared = &self.guard.0;
         let (result, waits) = shared.with(|state| match &state.wanted {
             Wanted::Connection => (None, Vec::new()),

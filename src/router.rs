@@ -399,6 +399,10 @@ impl Drop for Node {
 }
 
 impl Node {
+    #[expect(
+        clippy::vec_box,
+        reason = "nodes are boxed in the tree, and stay where they are"
+    )]
     fn uproot(&mut self, below: &mut Vec<Box<Self>>) {
         below.extend(self.any.take());
         below.extend(std::mem::take(&mut self.children).into_values());

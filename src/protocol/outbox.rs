@@ -116,11 +116,6 @@ impl Outbox {
         self.version
     }
 
-    /// The largest packet that the broker accepts.
-    pub(super) fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Bytes that the transport has not taken.
     pub(super) fn unsent(&self) -> usize {
         // The difference is what is held in memory, so it fits.

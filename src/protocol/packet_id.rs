@@ -38,11 +38,6 @@ impl PacketIds {
         self.used
     }
 
-    /// Whether none is in use.
-    pub(super) fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
     /// Whether a publication may take one and leave enough for the others.
     pub(super) fn has_room(&self) -> bool {
         self.used + RESERVED < usize::from(u16::MAX)

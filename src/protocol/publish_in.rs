@@ -569,7 +569,7 @@ impl PublishIn {
         }
     }
 
-    fn flush(&mut self, ledger: &mut Ledger, out: &mut Outbox) {
+    fn flush(&self, ledger: &mut Ledger, out: &mut Outbox) {
         while let Some((id, reason)) = ledger.pubacks.pop() {
             ledger.answered();
             if let Some(reason) = reason {

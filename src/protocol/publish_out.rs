@@ -168,7 +168,7 @@ impl PublishOut {
     }
 
     fn suspects(&self, window: &Window) -> bool {
-        let next = window.replay.front().or(self.pending.front());
+        let next = window.replay.front().or_else(|| self.pending.front());
         next.and_then(|key| self.entries.get(*key))
             .is_some_and(|entry| entry.cuts > 0)
     }

@@ -261,7 +261,7 @@ impl Unsubscribing {
         };
         if request.filters.len() < 2 {
             call.failure
-                .get_or_insert(error.while_doing(Doing::Unsubscribing));
+                .get_or_insert_with(|| error.while_doing(Doing::Unsubscribing));
             return self.answered(&request, out);
         }
         call.unanswered += 1;

@@ -20,7 +20,7 @@ impl PublishOut {
     /// The connection is open and the broker still has the session: PUBRELs leave at once and in the
     /// order of their PUBRECs; they never wait for quota. PUBLISHes follow as there is room.
     pub(in crate::protocol) fn connected_present(
-        &mut self,
+        &self,
         limits: &Limits,
         out: &mut Outbox,
     ) -> Window {
