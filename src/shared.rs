@@ -254,9 +254,13 @@ impl State {
                 drain: Drain::Until(end),
                 ..
             } => end.is_none_or(|end| now < end) && !self.protocol.is_drained(),
+            // Called just now, within the turn: the next one sets the end and looks at the queues.
             Wanted::Leave {
-                drain: Drain::No | Drain::For(_),
+                drain: Drain::For(_),
                 ..
+            } => true,
+            Wanted::Leave {
+                drain: Drain::No, ..
             }
             | Wanted::Reconnect
             | Wanted::Nothing => false,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use coracle::testkit::{Attempt, World};
 use coracle::{
-    BoxedTransport, Client, Endpoint, ErrorKind, Event, LocalBoxFuture, Properties, Qos, Reason,
-    Wait,
+    BoxedTransport, Client, Endpoint, ErrorKind, Event, Filters, Incoming, LocalBoxFuture,
+    Properties, Qos, Reason, Wait,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -203,4 +203,30 @@ fn a_client_leaves_only_with_a_reason_of_clients() {
         .disconnect_with(Reason::QUOTA_EXCEEDED, Properties::new());
     peer.expect(b"\xE0\x01\x97");
     drop(left);
+}
+
+#[test]
+fn a_disconnect_called_while_the_driver_writes_drains_too() {
+    struct Leaves(Client);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            // It goes on although nobody waits for it.
+            drop(self.0.disconnect());
+        }
+    }
+    let setup = Setup::with_peers();
+    let client = &setup.client;
+    let leaves = Leaves(client.clone());
+    let handler = move |_: &Incoming<'_>| assert!(!leaves.0.is_connected());
+    let wildcard = Filters::new("a/#", Qos::AtMostOnce);
+    // What CONNACK rules out fails while the driver encodes, and the handler is dropped.
+    let inline = client.subscribe_inline(wildcard, handler, Wait::None);
+    let publishing = client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    let mut peer = setup.greet(b"\x20\x05\x00\x00\x02\x28\x00");
+    peer.expect(b"\x32\x07\x00\x01t\x00\x01\x00x");
+    peer.send(b"\x40\x02\x00\x01");
+    now(publishing).expect("it was acknowledged");
+    // The session ends with the client.
+    peer.expect(b"\xE0\x07\x00\x05\x11\x00\x00\x00\x00");
+    drop(inline);
 }
