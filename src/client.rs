@@ -527,6 +527,9 @@ impl Client {
                 ));
             }
         }
+        if !v5 && filters.identifier.is_some() {
+            return Err(Error::misuse("a subscription identifier needs MQTT 5"));
+        }
         if filters
             .identifier
             .is_some_and(|id| id == 0 || id > crate::properties::MAX_VARIABLE)

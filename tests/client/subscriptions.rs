@@ -141,6 +141,22 @@ fn an_aliased_topic_reaches_its_stream() {
     assert_eq!(payloads(&mut stream), *b"xy");
 }
 
+#[test]
+fn what_needs_mqtt_5_is_an_error_of_the_call_before() {
+    let (setup, mut peer) = Setup::connected_3();
+    let filters = || Filters::new("t", AT_MOST_ONCE);
+    for filters in [
+        filters().identifier(1),
+        filters().no_local(true),
+        filters().retain_as_published(true),
+        filters().retain_handling(RetainHandling::SendIfNew),
+    ] {
+        let error = failure(now(setup.client.subscribe_many(filters, Wait::None)));
+        assert!(matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
+    }
+    peer.expect_nothing();
+}
+
 // One filter, several handles.
 
 #[test]
