@@ -115,10 +115,8 @@ impl Client {
     pub fn publish_message(&self, mut message: Message, wait: Wait) -> PublishingMessage {
         // The duty to acknowledge must not go into the state: its drop calls the client.
         let duty = message.take_duty();
-        let checked = message
+        let accepted = message
             .check()
-            .and_then(|()| Place::Publish.check_from_user(message.property_list()));
-        let accepted = checked
             .map_err(|error| (error, message.clone()))
             .and_then(|()| self.shared.with(|state| self.accept(state, message, wait)));
         match accepted {

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use coracle::testkit::{Peer, World};
-use coracle::{Acknowledge, Event, Filters, Message, Options, Qos, Subscription, Wait};
+use coracle::{
+    Acknowledge, Blame, Event, Filters, Message, Options, Properties, Qos, Subscription, Wait,
+};
 
 use crate::{CONNACK, Setup, now, options};
 
@@ -82,4 +84,37 @@ fn a_message_that_comes_back_unpublished_can_still_be_acknowledged() {
     peer.received();
     message.acknowledge().expect("it was not answered before");
     peer.expect(b"\x40\x02\x00\x09");
+}
+
+#[test]
+fn a_message_is_passed_on_without_its_alias_and_its_subscription_identifiers() {
+    // [MQTT-3.3.2-7], [MQTT-3.3.4-6]: whether the broker uses them is not for the program to know.
+    let (setup, mut peer) = Setup::connected();
+    let filters = Filters::new("t", Qos::AtMostOnce).identifier(5);
+    let stream = now(setup.client.subscribe_many(filters, Wait::None));
+    let mut stream = stream.expect("accepted");
+    peer.received();
+    peer.send(b"\x30\x0A\x00\x01t\x05\x0B\x05\x23\x00\x01x");
+    let message = stream.try_next().expect("a message arrived");
+    now(setup.client.publish_message(message, Wait::None)).expect("accepted");
+    peer.expect(b"\x30\x05\x00\x01t\x00x");
+}
+
+#[test]
+fn a_property_of_another_packet_is_a_mistake_of_the_call() {
+    // MQTT 5, table 2-4.
+    let (setup, mut peer) = Setup::connected();
+    for property in [
+        Properties::new().will_delay_interval(1),
+        Properties::new().authentication_method("m"),
+        Properties::new().server_reference("s"),
+    ] {
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+            let message = Message::new("t", "x").qos(qos).properties(property.clone());
+            let failed = now(setup.client.publish_message(message, Wait::None));
+            let error = failed.expect_err("it cannot be sent").error;
+            assert_eq!(error.blame(), Blame::You, "{error}");
+        }
+    }
+    peer.expect_nothing();
 }
