@@ -198,11 +198,9 @@ impl Waiters {
             let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else {
                 continue;
             };
-            let Some(timeout) = waiting.timeout else {
-                continue;
-            };
-            // A timeout beyond the end of time is none.
-            let Some(deadline) = now.checked_add(timeout) else {
+            // Without a deadline if there is no timeout, or one beyond the end of time.
+            let Some(deadline) = waiting.timeout.and_then(|timeout| now.checked_add(timeout))
+            else {
                 continue;
             };
             waiting.deadline = Some(deadline);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use coracle::testkit::{FakeClock, World};
-use coracle::{BoxedTransport, Endpoint, LocalBoxFuture, Version};
+use coracle::{BoxedTransport, Endpoint, LocalBoxFuture, Qos, Version, Wait};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::{SECOND, Setup, connack, options};
@@ -119,4 +119,43 @@ fn a_goodbye_has_its_whole_second() {
     setup.world.network().unstall();
     peer.expect(b"\xe0\x00");
     drop(leaving);
+}
+
+#[test]
+fn no_patience_is_too_long() {
+    const EVER: Duration = Duration::MAX;
+    let (setup, mut peer) = Setup::connected(Version::V5_0, |options| {
+        options
+            .keep_alive(EVER)
+            .ping_timeout(EVER)
+            .connect_timeout(EVER)
+            .connack_timeout(EVER)
+            .wait_timeout(EVER)
+            .drain_timeout(EVER)
+            .take_timeout(EVER)
+            .stable_after(EVER)
+            .session_expiry(EVER)
+            .retry_delays(EVER, EVER)
+    });
+    let client = &setup.client;
+    let stream = client.subscribe("#", Qos::AtLeastOnce, Wait::Ack);
+    peer.received();
+    peer.send(b"\x90\x04\x00\x01\x00\x01");
+    let mut stream = setup.world.block_on(stream).expect("it was granted");
+    peer.send(b"\x32\x06\x00\x01t\x00\x01\x00");
+    peer.expect_nothing();
+    assert!(stream.try_next().is_some());
+    peer.expect(b"\x40\x02\x00\x01");
+    let ping = client.ping();
+    peer.expect(b"\xc0\x00");
+    peer.send(b"\xd0\x00");
+    assert!(setup.world.block_on(ping).is_ok());
+    let publishing = client.publish("t", "", Qos::AtLeastOnce, Wait::Ack);
+    peer.received();
+    let leaving = client.disconnect();
+    setup.world.advance(3600 * SECOND);
+    peer.expect_nothing();
+    peer.reset();
+    setup.world.advance(3600 * SECOND);
+    drop((publishing, leaving));
 }
