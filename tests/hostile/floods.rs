@@ -1,6 +1,6 @@
 //! Too much of everything, and what is too large.
 
-use coracle::{ErrorKind, Event, Reason, Version};
+use coracle::{ErrorKind, Event, Filters, Incoming, Qos, Reason, Version, Wait};
 
 use super::rig::Rig;
 use super::{Setup, VERSIONS, next};
@@ -175,4 +175,20 @@ fn pubrecs_and_pubrels_for_all_unknown_ids_are_answered_and_nothing_stays() {
         assert_eq!(rig.wire.len(), 65_535 * each);
         assert!(rig.protocol.is_drained());
     }
+}
+
+#[test]
+fn a_handler_that_ends_another_does_not_keep_its_message_from_being_acknowledged() {
+    let (setup, mut peer) = Setup::connected(Version::V5_0, |options| options);
+    let client = setup.client.clone();
+    let mut handles = Vec::new();
+    for _ in 0..2 {
+        let client = client.clone();
+        let end = move |_: &Incoming<'_>| drop(client.unsubscribe("t", Wait::None));
+        let filters = Filters::new("t", Qos::AtLeastOnce);
+        handles.push(setup.client.subscribe_inline(filters, end, Wait::None));
+    }
+    peer.received();
+    peer.send(&publish(Version::V5_0, 0x32, 1));
+    assert_eq!(peer.received()[..4], bare(0x40, 1));
 }
