@@ -30,6 +30,8 @@ pub mod subscribe;
 pub mod unsubscribe;
 mod wire;
 
+use std::fmt;
+
 use crate::error::Violation;
 use crate::version::Version;
 
@@ -105,12 +107,22 @@ pub enum Split<'a> {
 }
 
 /// A packet whose end is known and whose content is not read yet.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Frame<'a> {
     /// Type and flags.
     pub first: u8,
     /// Everything after the fixed header.
     pub body: &'a [u8],
+}
+
+impl fmt::Debug for Frame<'_> {
+    /// Without the bytes: CONNECT holds the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("first", &self.first)
+            .field("bytes", &self.body.len())
+            .finish()
+    }
 }
 
 /// Finds the packet at the front of `input`. Reads the fixed header only and allocates nothing.

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use super::{Done, Effect, Token};
 use crate::codec::publish::AckKind;
@@ -44,7 +45,6 @@ pub(super) enum OnFlush {
 }
 
 /// A piece of output, taken out of the outbox while the transport writes it.
-#[derive(Debug)]
 pub enum Chunk {
     /// Packets back to back; those before `usize` are written.
     Bytes(Vec<u8>, usize),
@@ -67,8 +67,14 @@ impl Chunk {
     }
 }
 
+impl fmt::Debug for Chunk {
+    /// Without the bytes: CONNECT holds the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.as_bytes().len())
+    }
+}
+
 /// The output of all machines.
-#[derive(Debug)]
 pub(super) struct Outbox {
     version: Version,
     /// The largest packet that the broker accepts, in bytes.
@@ -331,6 +337,22 @@ impl Outbox {
         self.replies = 0;
         self.limit = usize::MAX;
         self.on_flush.drain(..).map(|(_, whom)| whom).collect()
+    }
+}
+
+impl fmt::Debug for Outbox {
+    /// Without the bytes: CONNECT holds the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox")
+            .field("version", &self.version)
+            .field("limit", &self.limit)
+            .field("total", &self.total)
+            .field("taken", &self.taken)
+            .field("flushed", &self.flushed)
+            .field("replies", &self.replies)
+            .field("on_flush", &self.on_flush)
+            .field("effects", &self.effects)
+            .finish_non_exhaustive()
     }
 }
 
