@@ -55,7 +55,7 @@ impl Drop for Guard {
 
 /// What the driver does next.
 enum Next {
-    /// Connect, at once.
+    /// Connect, at once, if the user still wants to.
     Connect,
     /// Connect, after the delay.
     Wait(Duration),
@@ -280,8 +280,7 @@ impl Driver {
     fn link_lost(&mut self, error: Error) -> Next {
         log::info!("{error}");
         let decision = self.reconnect.link_lost(&error);
-        let next = Next::of(decision, &error);
-        let retry_in = decision.delay();
+        let (next, retry_in) = self.follow(decision, &error);
         let event = Event::Disconnected { error, retry_in };
         self.guard.0.with(|state| state.tell(&event));
         next
@@ -291,8 +290,7 @@ impl Driver {
         let decision = self.reconnect.attempt_failed(&error);
         let attempt = self.reconnect.attempts();
         log::info!("attempt {attempt}: {error}");
-        let next = Next::of(decision, &error);
-        let retry_in = decision.delay();
+        let (next, retry_in) = self.follow(decision, &error);
         let event = Event::ConnectFailed {
             error,
             attempt,
@@ -305,6 +303,18 @@ impl Driver {
             state.tell(&event);
         });
         next
+    }
+
+    /// What follows from a decision, and when the next attempt begins. Who leaves connects no more.
+    fn follow(&self, decision: Decision, error: &Error) -> (Next, Option<Duration>) {
+        let open = self
+            .guard
+            .0
+            .with(|state| state.check_open(Doing::Connected));
+        if open.is_err() {
+            return (Next::Connect, None);
+        }
+        (Next::of(decision, error), decision.delay())
     }
 
     /// Waits before the next attempt, unless the user wants something.
