@@ -12,7 +12,6 @@ use crate::clock::Clock;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
-use crate::reason::Reason;
 use crate::shared::{Shared, State};
 use crate::transport::BoxedTransport;
 
