@@ -3,58 +3,30 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::codec::Place;
-use crate::codec::subscribe::FilterOptions;
+use crate::calls::{Settings, check_filter};
 use crate::driver::Driver;
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Doing, Error, Result};
 use crate::events::Events;
-use crate::message::{Incoming, Message, Payload, PayloadKind, Qos, SHOWN, check_topic};
+use crate::message::{Incoming, Message, Payload, Qos};
 use crate::options::{Acknowledge, Options};
-use crate::properties::{Properties, PropertyList};
-use crate::protocol::{self, Accepted, Done, Outgoing, Protocol, Token};
+use crate::properties::Properties;
+use crate::protocol::Protocol;
 use crate::queue::Queue;
 use crate::reason::Reason;
 use crate::router::{Inline, Sink};
-use crate::shared::{Drain, Shared, State, Wanted};
+use crate::shared::{Shared, State, Wanted};
 use crate::statistics::Statistics;
-use crate::subscription::{Filters, RetainHandling, Subscription};
-use crate::topic;
-use crate::version::Version;
+use crate::subscription::Filters;
 use crate::wait::Wait;
-use crate::wait_for::{
-    Call, Publishing, PublishingMessage, Subscribing, Ticket, Unsubscribing, Waiting,
-};
+use crate::wait_for::{Call, Publishing, PublishingMessage, Subscribing, Unsubscribing, Waiting};
 
 /// A MQTT client: a cheap clone for every task of the one thread.
 ///
 /// Nothing happens without its [`Driver`], which is made together with it and which the application
 /// spawns on its executor. See the [crate documentation](crate) for a whole program.
 pub struct Client {
-    shared: Shared,
-    settings: Rc<Settings>,
-}
-
-/// What a client needs to know of its options.
-#[derive(Debug)]
-struct Settings {
-    wait_timeout: std::time::Duration,
-    stream_bytes: usize,
-    version: Version,
-    maximum_qos: Qos,
-    retain: bool,
-}
-
-impl Settings {
-    /// What the options forbid, whatever the broker allows.
-    fn check(&self, qos: Qos, retain: bool) -> Result<()> {
-        if qos > self.maximum_qos {
-            return Err(Error::misuse("the options forbid this QoS").while_doing(Doing::Publishing));
-        }
-        if retain && !self.retain {
-            return Err(Error::misuse("the options forbid retain").while_doing(Doing::Publishing));
-        }
-        Ok(())
-    }
+    pub(crate) shared: Shared,
+    pub(crate) settings: Rc<Settings>,
 }
 
 impl Client {
@@ -364,265 +336,6 @@ impl Client {
             ..state.statistics
         })
     }
-
-    fn publish_call(&self, topic: &str, payload: Payload<'_>, qos: Qos, wait: Wait) -> Call {
-        if let Err(error) = check_topic(topic) {
-            return Call::Known(Err(error));
-        }
-        let accepted = self.shared.with(|state| {
-            if qos != Qos::AtMostOnce {
-                let message = Message::new(topic, payload).qos(qos);
-                return self
-                    .accept(state, message, wait)
-                    .map_err(|(error, _)| error);
-            }
-            state.check_open(Doing::Publishing)?;
-            let begun = self.begin(state, Doing::Publishing, wait);
-            // Kept for the case that there is no room: a payload by reference costs nothing.
-            let (payload, again) = split(payload, begun.is_some());
-            let token = begun.map(|(_, token)| token);
-            let properties = PropertyList::EMPTY;
-            let outgoing = Outgoing {
-                topic,
-                payload,
-                properties,
-                retain: false,
-            };
-            match state.protocol.publish_qos0(outgoing, token) {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
-                    let Some(payload) = again else {
-                        return Err(error);
-                    };
-                    if let Some(token) = token {
-                        state.waiters.remove(token);
-                    }
-                    let message = Message::new(topic, payload).qos(qos);
-                    return self
-                        .accept(state, message, wait)
-                        .map_err(|(error, _)| error);
-                }
-                Err(error) => {
-                    if let Some(token) = token {
-                        state.waiters.remove(token);
-                    }
-                    return Err(error);
-                }
-            }
-            state.statistics.published += 1;
-            state.wake_driver();
-            Ok(self.call(Ok(begun)))
-        });
-        accepted.unwrap_or_else(|error| Call::Known(Err(error)))
-    }
-
-    fn accept(
-        &self,
-        state: &mut State,
-        message: Message,
-        wait: Wait,
-    ) -> std::result::Result<Call, (Error, Message)> {
-        let qos = message.quality_of_service();
-        let allowed = state.check_open(Doing::Publishing);
-        if let Err(error) = allowed.and_then(|()| self.settings.check(qos, message.is_retained())) {
-            return Err((error, message));
-        }
-        let begun = self.begin(state, Doing::Publishing, wait);
-        match state.protocol.publish(message, begun) {
-            Ok(Accepted::Yes) => {}
-            Ok(Accepted::Parked(place)) => {
-                if let Some((_, token)) = begun {
-                    state.waiters.park(token, qos, place);
-                }
-            }
-            Err((message, error)) => {
-                if let Some((_, token)) = begun {
-                    state.waiters.remove(token);
-                }
-                return Err((error, message));
-            }
-        }
-        state.statistics.published += 1;
-        state.wake_driver();
-        Ok(self.call(Ok(begun)))
-    }
-
-    fn subscribe_call(&self, filters: &Filters, sink: Sink, wait: Wait) -> Subscribing {
-        // On an error the handler is dropped after the borrow: its drop may call the client.
-        let mut sink = Some(sink);
-        let begun = self.check_filters(filters).and_then(|()| {
-            self.shared.with(|state| {
-                state.check_open(Doing::Subscribing)?;
-                // What was dropped must not stand in the way of what follows it.
-                state.end_dropped();
-                let mut asked: Vec<(Rc<str>, FilterOptions)> = Vec::new();
-                for (filter, qos) in &filters.filters {
-                    let options = FilterOptions {
-                        qos: (*qos).min(self.settings.maximum_qos),
-                        no_local: filters.no_local,
-                        retain_as_published: filters.retain_as_published,
-                        retain_handling: filters.retain_handling.bits(),
-                    };
-                    let options = state.router.check(filter, options, filters.identifier)?;
-                    asked.push((Rc::clone(filter), options));
-                }
-                let sink = sink.take().unwrap_or(Sink::Inline(None));
-                let key = state.router.insert(&asked, filters.identifier, sink);
-                state.handles += 1;
-                let token = self.begin(state, Doing::Subscribing, wait);
-                state.protocol.subscribe(protocol::Subscription {
-                    owner: key,
-                    filters: asked,
-                    identifier: filters.identifier,
-                    properties: filters.properties.clone(),
-                    wait: token,
-                });
-                state.wake_driver();
-                Ok((key, token))
-            })
-        });
-        match begun {
-            Ok((key, token)) => Subscribing {
-                call: self.call(Ok(token)),
-                subscription: Some(Subscription::new(&self.shared, key)),
-            },
-            Err(error) => Subscribing {
-                call: Call::Known(Err(error)),
-                subscription: None,
-            },
-        }
-    }
-
-    fn check_filters(&self, filters: &Filters) -> Result<()> {
-        if filters.filters.is_empty() {
-            return Err(Error::misuse(
-                "a subscription needs a filter [MQTT-3.8.3-2]",
-            ));
-        }
-        let v5 = self.settings.version == Version::V5_0;
-        let retained_as_ever =
-            filters.retain_handling == RetainHandling::Send && !filters.retain_as_published;
-        if !v5 && (filters.no_local || !retained_as_ever) {
-            return Err(Error::misuse(
-                "No Local, Retain As Published and Retain Handling need MQTT 5",
-            ));
-        }
-        for (index, (filter, _)) in filters.filters.iter().enumerate() {
-            check_filter(filter)?;
-            if v5 && filters.no_local && topic::is_shared(filter) {
-                return Err(Error::misuse(
-                    "No Local on a shared subscription is forbidden [MQTT-3.8.3-4]",
-                ));
-            }
-            if filters
-                .filters
-                .iter()
-                .skip(index + 1)
-                .any(|(other, _)| other == filter)
-            {
-                return Err(Error::misuse(
-                    "the same filter stands twice in one subscription",
-                ));
-            }
-        }
-        if !v5 && filters.identifier.is_some() {
-            return Err(Error::misuse("a subscription identifier needs MQTT 5"));
-        }
-        if filters
-            .identifier
-            .is_some_and(|id| id == 0 || id > crate::properties::MAX_VARIABLE)
-        {
-            return Err(Error::misuse("a subscription identifier is 1 to 268435455"));
-        }
-        filters.properties.check().map_err(Error::property)?;
-        Place::Subscribe.check_from_user(filters.properties.list())
-    }
-
-    fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
-        let begun = self.shared.with(|state| {
-            state.check_open(Doing::Disconnecting)?;
-            if reason == Reason::DISCONNECT_WITH_WILL && self.settings.version != Version::V5_0 {
-                return Err(Error::misuse("only MQTT 5 can disconnect with the will"));
-            }
-            if self.settings.version == Version::V5_0 && !may_leave_with(reason) {
-                return Err(Error::misuse(
-                    "a client cannot disconnect with this reason [MQTT-3.14.2-1]",
-                ));
-            }
-            properties.check().map_err(Error::property)?;
-            Place::Disconnect.check_from_user(properties.list())?;
-            let kept = state.protocol.config().keeps_session();
-            if properties
-                .list()
-                .session_expiry_interval()
-                .is_some_and(|expiry| expiry > 0)
-                && !kept
-            {
-                return Err(Error::misuse(
-                    "a session that was not to be kept cannot be kept at disconnect",
-                ));
-            }
-            let token = state.waiters.insert(Doing::Disconnecting, None);
-            state.conditions.closed.push(token);
-            let drain = if drain {
-                Drain::For(state.drain_timeout)
-            } else {
-                Drain::No
-            };
-            state.wanted = Wanted::Leave {
-                reason,
-                properties,
-                drain,
-            };
-            state.wake_driver();
-            Ok(Some((Wait::Ack, token)))
-        });
-        Waiting {
-            call: self.call(begun),
-        }
-    }
-
-    /// Waits for a condition, or ends at once if it holds.
-    fn until(
-        &self,
-        doing: Doing,
-        holds: impl FnOnce(&State) -> bool,
-        list: impl FnOnce(&mut State) -> &mut Vec<Token>,
-    ) -> Waiting {
-        let begun = self.shared.with(|state| {
-            state.check_open(doing)?;
-            if holds(state) {
-                return Ok(None);
-            }
-            let token = state.waiters.insert(doing, None);
-            list(state).push(token);
-            Ok(Some((Wait::Ack, token)))
-        });
-        Waiting {
-            call: self.call(begun),
-        }
-    }
-
-    /// Begins the wait of a call, if it wants one.
-    fn begin(&self, state: &mut State, doing: Doing, wait: Wait) -> Option<(Wait, Token)> {
-        match wait {
-            Wait::None => None,
-            Wait::Sent | Wait::Ack => Some((
-                wait,
-                state
-                    .waiters
-                    .insert(doing, Some(self.settings.wait_timeout)),
-            )),
-        }
-    }
-
-    fn call(&self, begun: Result<Option<(Wait, Token)>>) -> Call {
-        match begun {
-            Ok(None) => Call::Known(Ok(Done::Sent)),
-            Ok(Some((_, token))) => Call::Waiting(Ticket::new(&self.shared, token)),
-            Err(error) => Call::Known(Err(error)),
-        }
-    }
 }
 
 impl Clone for Client {
@@ -647,45 +360,4 @@ impl fmt::Debug for Client {
             .field("client_id", &self.client_id())
             .finish_non_exhaustive()
     }
-}
-
-/// The payload, and if it may be needed again a second one without a copy.
-fn split(payload: Payload<'_>, again: bool) -> (Payload<'_>, Option<Payload<'_>>) {
-    if !again {
-        return (payload, None);
-    }
-    let payload = match payload.0 {
-        PayloadKind::Borrowed(bytes) => Payload(PayloadKind::Borrowed(bytes)),
-        PayloadKind::Owned(bytes) => Payload::from(Rc::new(bytes)),
-        PayloadKind::Shared(body) => Payload(PayloadKind::Shared(body)),
-    };
-    (payload.clone(), Some(payload))
-}
-
-/// The reasons that a client may give in DISCONNECT (MQTT 5, table 3-10).
-fn may_leave_with(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::SUCCESS
-            | Reason::DISCONNECT_WITH_WILL
-            | Reason::UNSPECIFIED_ERROR
-            | Reason::MALFORMED_PACKET
-            | Reason::PROTOCOL_ERROR
-            | Reason::IMPLEMENTATION_SPECIFIC_ERROR
-            | Reason::TOPIC_NAME_INVALID
-            | Reason::RECEIVE_MAXIMUM_EXCEEDED
-            | Reason::TOPIC_ALIAS_INVALID
-            | Reason::PACKET_TOO_LARGE
-            | Reason::MESSAGE_RATE_TOO_HIGH
-            | Reason::QUOTA_EXCEEDED
-            | Reason::ADMINISTRATIVE_ACTION
-            | Reason::PAYLOAD_FORMAT_INVALID
-    )
-}
-
-fn check_filter(filter: &str) -> Result<()> {
-    topic::check_filter(filter).map_err(|error| {
-        let shown = filter.chars().take(SHOWN).collect::<String>();
-        Error::new(ErrorKind::Filter(shown.into(), error), Doing::Subscribing)
-    })
 }

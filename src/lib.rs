@@ -1,12 +1,15 @@
 #![doc = include_str!("../README.md")]
 
 mod alarm;
+mod calls;
 mod client;
 mod clock;
 #[doc(hidden)]
 pub mod codec;
 mod connection;
+mod deliver;
 mod driver;
+mod ending;
 mod error;
 mod event;
 mod events;

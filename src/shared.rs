@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Doing, Error, Result};
 use crate::event::{Event, Listener};
 use crate::loose::Loose;
 use crate::message::Qos;
-use crate::options::Acknowledge;
 use crate::properties::Properties;
-use crate::protocol::{Asked, Continuity, Delivery, Done, Effect, Grant, Protocol, Receipt, Token};
-use crate::queue::{Push, Queued};
+use crate::protocol::{Continuity, Done, Effect, Protocol, Token};
 use crate::reason::Reason;
-use crate::router::{Inline, Router, Sink};
+use crate::router::Router;
 use crate::statistics::Statistics;
 use crate::waiter::{Conditions, Waiters};
 
@@ -239,13 +237,6 @@ impl State {
         }
     }
 
-    /// Ends the subscriptions whose handles are gone.
-    pub(crate) fn end_dropped(&mut self) {
-        for key in std::mem::take(&mut self.dropped) {
-            self.end_subscriber(key);
-        }
-    }
-
     /// Whether the user wants the connection to go on. While it drains, until when at most.
     pub(crate) fn wants_connection(&self, now: Instant) -> bool {
         match &self.wanted {
@@ -345,7 +336,7 @@ impl State {
     }
 
     /// Does what the protocol's effects ask for.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while let Some(effect) = self.protocol.poll_effect() {
             match effect {
                 Effect::Done(token, outcome) => self.finish(token, outcome),
@@ -399,260 +390,6 @@ impl State {
             self.finish(token, Ok(Done::Sent));
         }
         self.tell(&Event::Connected { session_present });
-    }
-
-    /// A filter of this subscriber was refused: it has it no more.
-    fn refused(&mut self, subscriber: usize, grant: &Grant, error: Error) {
-        // Dropped or unsubscribed meanwhile: nobody is left to be told.
-        if !self.router.has(subscriber, &grant.filter) {
-            return;
-        }
-        // If another handle has the filter, the broker's older answer still holds for that one.
-        self.router.detach(subscriber, &grant.filter);
-        match &grant.answer {
-            Asked::Answered(..) | Asked::Failed(_) => {
-                let filter = Rc::clone(&grant.filter);
-                self.tell(&Event::SubscriptionEnded {
-                    filter,
-                    error: error.clone(),
-                });
-            }
-        }
-        self.end_if_bare(subscriber, Some(error));
-    }
-
-    /// A subscriber without filters gets nothing any more.
-    fn end_if_bare(&mut self, key: usize, error: Option<Error>) {
-        let Some(subscriber) = self.router.subscribers.get_mut(key) else {
-            return;
-        };
-        if !subscriber.filters.is_empty() {
-            return;
-        }
-        let waker = subscriber.reading.end(error);
-        self.loose.wake_later(waker);
-        if let Sink::Inline(inline) = &mut subscriber.sink {
-            let inline = inline.take();
-            self.loose.drop_later(inline);
-        }
-    }
-
-    /// A handle is gone: what it alone had is unsubscribed, what it had not taken counts as taken.
-    pub(crate) fn end_subscriber(&mut self, key: usize) {
-        let Some((mut subscriber, ended)) = self.router.remove(key) else {
-            return;
-        };
-        if !ended.is_empty() {
-            self.protocol.unsubscribe(&ended, None);
-        }
-        self.loose.drop_later(subscriber.reading.waker.take());
-        match subscriber.sink {
-            Sink::Stream(mut queue) => {
-                while let Some(queued) = queue.pop() {
-                    self.discard(queued);
-                }
-            }
-            Sink::Inline(inline) => self.loose.drop_later(inline),
-        }
-    }
-
-    /// A message that nobody will take.
-    fn discard(&mut self, queued: Queued) {
-        if let Some(receipt) = queued.receipt {
-            self.protocol.take(receipt, Reason::SUCCESS);
-        }
-        self.loose.drop_later(Some(queued.message));
-    }
-
-    /// A user unsubscribes a filter: every handle loses it.
-    pub(crate) fn forget_filter(&mut self, filter: &str) {
-        for key in self.router.subscribers_of(filter) {
-            self.router.detach(key, filter);
-            self.end_if_bare(key, None);
-        }
-    }
-
-    fn overdue(&mut self, receipt: Receipt) {
-        self.statistics.overdue += 1;
-        let topic =
-            self.router
-                .subscribers
-                .iter()
-                .find_map(|(_, subscriber)| match &subscriber.sink {
-                    Sink::Stream(queue) => {
-                        queue.find(receipt).map(|message| message.shared_topic())
-                    }
-                    Sink::Inline(_) => None,
-                });
-        if let Some(topic) = topic {
-            self.tell(&Event::Overdue { topic });
-        }
-    }
-
-    /// Hands a message to everyone it belongs to; not to whom a handler has just dropped. Inline handlers are not called here: their keys go
-    /// into `calls`, and what they owe is taken after the call.
-    pub(crate) fn deliver(
-        &mut self,
-        now: Instant,
-        delivery: &Delivery<'_>,
-        calls: &mut Vec<usize>,
-    ) {
-        self.end_dropped();
-        self.statistics.received += 1;
-        let incoming = delivery.incoming();
-        let receipt = delivery.receipt();
-        let hits = self.router.route(incoming.topic());
-        if hits.is_empty() {
-            self.statistics.unmatched += 1;
-        }
-        let mut takers = 0;
-        let mut by_hand = false;
-        let mut message = None;
-        let mut lost = Vec::new();
-        for key in &hits {
-            let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
-                continue;
-            };
-            if subscriber.reading.is_ended() {
-                continue;
-            }
-            let queue = match &mut subscriber.sink {
-                Sink::Inline(Some(_)) => {
-                    takers += 1;
-                    calls.push(*key);
-                    continue;
-                }
-                Sink::Inline(None) => continue,
-                Sink::Stream(queue) => queue,
-            };
-            let owed = match queue.acknowledge() {
-                Acknowledge::OnReceipt => None,
-                Acknowledge::OnTake => receipt,
-                Acknowledge::ByHand => {
-                    by_hand |= receipt.is_some();
-                    receipt
-                }
-            };
-            takers += usize::from(owed.is_some());
-            let message = message.get_or_insert_with(|| incoming.to_message());
-            let queued = Queued {
-                message: message.clone(),
-                receipt: owed,
-            };
-            match queue.push(queued) {
-                Push::Room => {}
-                Push::Dropped(dropped) => lost.push((*key, dropped, false)),
-                Push::End(queued) => lost.push((*key, vec![queued], true)),
-            }
-            let waker = subscriber.reading.waker.take();
-            self.loose.wake_later(waker);
-        }
-        self.router.done(hits);
-        if let Some(receipt) = receipt {
-            // What is acknowledged by hand may take as long as it takes.
-            let timeout = self.protocol.config().take_timeout;
-            let deadline = if by_hand {
-                None
-            } else {
-                now.checked_add(timeout)
-            };
-            self.protocol.delivered(receipt, takers, deadline);
-        }
-        for (key, dropped, end) in lost {
-            self.overflowed(key, dropped, end);
-        }
-    }
-
-    fn overflowed(&mut self, key: usize, dropped: Vec<Queued>, end: bool) {
-        self.statistics.dropped += dropped.len() as u64;
-        for queued in dropped {
-            self.discard(queued);
-        }
-        let Some(subscriber) = self.router.subscribers.get_mut(key) else {
-            return;
-        };
-        let Some(filter) = subscriber.filters.first().cloned() else {
-            return;
-        };
-        let Sink::Stream(queue) = &mut subscriber.sink else {
-            return;
-        };
-        let total = queue.dropped();
-        if end {
-            let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
-            let filters = std::mem::take(&mut subscriber.filters);
-            let waker = subscriber.reading.end(Some(error.clone()));
-            self.loose.wake_later(waker);
-            let ended: Vec<_> = filters
-                .into_iter()
-                .filter(|filter| self.router.detach(key, filter))
-                .collect();
-            if !ended.is_empty() {
-                self.protocol.unsubscribe(&ended, None);
-            }
-            self.tell(&Event::SubscriptionEnded { filter, error });
-        } else {
-            self.tell(&Event::SlowConsumer {
-                filter,
-                dropped: total,
-            });
-        }
-    }
-
-    /// Takes a handler out for its call. None if an earlier handler of the same message has ended its
-    /// subscription: then the message counts as taken.
-    pub(crate) fn borrow_inline(&mut self, key: usize, receipt: Option<Receipt>) -> Option<Inline> {
-        let dropped = self.dropped.contains(&key);
-        let handler = self.router.handler(key).filter(|_| !dropped);
-        let inline = handler.and_then(Option::take);
-        if let (None, Some(receipt)) = (&inline, receipt) {
-            self.protocol.take(receipt, Reason::SUCCESS);
-        }
-        inline
-    }
-
-    /// Puts a handler back after its call, unless its subscription ended meanwhile, and takes what it
-    /// was called with.
-    pub(crate) fn return_inline(&mut self, key: usize, inline: Inline, receipt: Option<Receipt>) {
-        let mut inline = Some(inline);
-        if let Some(subscriber) = self.router.subscribers.get_mut(key)
-            && let Sink::Inline(place @ None) = &mut subscriber.sink
-            && !subscriber.filters.is_empty()
-        {
-            *place = inline.take();
-        }
-        self.loose.drop_later(inline);
-        if let Some(receipt) = receipt {
-            self.protocol.take(receipt, Reason::SUCCESS);
-        }
-    }
-
-    /// The client is at its end: every wait and stream ends, every handler is dropped.
-    pub(crate) fn close(&mut self) {
-        if self.is_closed() {
-            return;
-        }
-        if let Wanted::Leave { .. } | Wanted::Reconnect | Wanted::Connection =
-            std::mem::replace(&mut self.wanted, Wanted::Nothing)
-        {
-            self.protocol.close();
-        }
-        self.settle();
-        let Self { waiters, loose, .. } = self;
-        waiters.close(|waker| loose.wake_later(waker));
-        for (_, subscriber) in &mut self.router.subscribers {
-            let closed = Error::closed(Doing::Receiving);
-            let waker = subscriber.reading.end(Some(closed));
-            self.loose.wake_later(waker);
-            if let Sink::Inline(inline) = &mut subscriber.sink {
-                let inline = inline.take();
-                self.loose.drop_later(inline);
-            }
-        }
-        for (_, listener) in &mut self.listeners {
-            let waker = listener.end();
-            self.loose.wake_later(waker);
-        }
     }
 }
 

@@ -1,0 +1,177 @@
+//! Handing a message to everyone it belongs to, and what is owed for it.
+
+use std::time::Instant;
+
+use crate::error::{Doing, Error, ErrorKind};
+use crate::event::Event;
+use crate::options::Acknowledge;
+use crate::protocol::{Delivery, Receipt};
+use crate::queue::{Push, Queued};
+use crate::reason::Reason;
+use crate::router::{Inline, Sink};
+use crate::shared::State;
+
+impl State {
+    /// Hands a message to everyone it belongs to; not to whom a handler has just dropped. Inline handlers are not called here: their keys go
+    /// into `calls`, and what they owe is taken after the call.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        delivery: &Delivery<'_>,
+        calls: &mut Vec<usize>,
+    ) {
+        self.end_dropped();
+        self.statistics.received += 1;
+        let incoming = delivery.incoming();
+        let receipt = delivery.receipt();
+        let hits = self.router.route(incoming.topic());
+        if hits.is_empty() {
+            self.statistics.unmatched += 1;
+        }
+        let mut takers = 0;
+        let mut by_hand = false;
+        let mut message = None;
+        let mut lost = Vec::new();
+        for key in &hits {
+            let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
+                continue;
+            };
+            if subscriber.reading.is_ended() {
+                continue;
+            }
+            let queue = match &mut subscriber.sink {
+                Sink::Inline(Some(_)) => {
+                    takers += 1;
+                    calls.push(*key);
+                    continue;
+                }
+                Sink::Inline(None) => continue,
+                Sink::Stream(queue) => queue,
+            };
+            let owed = match queue.acknowledge() {
+                Acknowledge::OnReceipt => None,
+                Acknowledge::OnTake => receipt,
+                Acknowledge::ByHand => {
+                    by_hand |= receipt.is_some();
+                    receipt
+                }
+            };
+            takers += usize::from(owed.is_some());
+            let message = message.get_or_insert_with(|| incoming.to_message());
+            let queued = Queued {
+                message: message.clone(),
+                receipt: owed,
+            };
+            match queue.push(queued) {
+                Push::Room => {}
+                Push::Dropped(dropped) => lost.push((*key, dropped, false)),
+                Push::End(queued) => lost.push((*key, vec![queued], true)),
+            }
+            let waker = subscriber.reading.waker.take();
+            self.loose.wake_later(waker);
+        }
+        self.router.done(hits);
+        if let Some(receipt) = receipt {
+            // What is acknowledged by hand may take as long as it takes.
+            let timeout = self.protocol.config().take_timeout;
+            let deadline = if by_hand {
+                None
+            } else {
+                now.checked_add(timeout)
+            };
+            self.protocol.delivered(receipt, takers, deadline);
+        }
+        for (key, dropped, end) in lost {
+            self.overflowed(key, dropped, end);
+        }
+    }
+
+    fn overflowed(&mut self, key: usize, dropped: Vec<Queued>, end: bool) {
+        self.statistics.dropped += dropped.len() as u64;
+        for queued in dropped {
+            self.discard(queued);
+        }
+        let Some(subscriber) = self.router.subscribers.get_mut(key) else {
+            return;
+        };
+        let Some(filter) = subscriber.filters.first().cloned() else {
+            return;
+        };
+        let Sink::Stream(queue) = &mut subscriber.sink else {
+            return;
+        };
+        let total = queue.dropped();
+        if end {
+            let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
+            let filters = std::mem::take(&mut subscriber.filters);
+            let waker = subscriber.reading.end(Some(error.clone()));
+            self.loose.wake_later(waker);
+            let ended: Vec<_> = filters
+                .into_iter()
+                .filter(|filter| self.router.detach(key, filter))
+                .collect();
+            if !ended.is_empty() {
+                self.protocol.unsubscribe(&ended, None);
+            }
+            self.tell(&Event::SubscriptionEnded { filter, error });
+        } else {
+            self.tell(&Event::SlowConsumer {
+                filter,
+                dropped: total,
+            });
+        }
+    }
+
+    /// A message that nobody will take.
+    pub(crate) fn discard(&mut self, queued: Queued) {
+        if let Some(receipt) = queued.receipt {
+            self.protocol.take(receipt, Reason::SUCCESS);
+        }
+        self.loose.drop_later(Some(queued.message));
+    }
+
+    pub(crate) fn overdue(&mut self, receipt: Receipt) {
+        self.statistics.overdue += 1;
+        let topic =
+            self.router
+                .subscribers
+                .iter()
+                .find_map(|(_, subscriber)| match &subscriber.sink {
+                    Sink::Stream(queue) => {
+                        queue.find(receipt).map(|message| message.shared_topic())
+                    }
+                    Sink::Inline(_) => None,
+                });
+        if let Some(topic) = topic {
+            self.tell(&Event::Overdue { topic });
+        }
+    }
+
+    /// Takes a handler out for its call. None if an earlier handler of the same message has ended its
+    /// subscription: then the message counts as taken.
+    pub(crate) fn borrow_inline(&mut self, key: usize, receipt: Option<Receipt>) -> Option<Inline> {
+        let dropped = self.dropped.contains(&key);
+        let handler = self.router.handler(key).filter(|_| !dropped);
+        let inline = handler.and_then(Option::take);
+        if let (None, Some(receipt)) = (&inline, receipt) {
+            self.protocol.take(receipt, Reason::SUCCESS);
+        }
+        inline
+    }
+
+    /// Puts a handler back after its call, unless its subscription ended meanwhile, and takes what it
+    /// was called with.
+    pub(crate) fn return_inline(&mut self, key: usize, inline: Inline, receipt: Option<Receipt>) {
+        let mut inline = Some(inline);
+        if let Some(subscriber) = self.router.subscribers.get_mut(key)
+            && let Sink::Inline(place @ None) = &mut subscriber.sink
+            && !subscriber.filters.is_empty()
+        {
+            *place = inline.take();
+        }
+        self.loose.drop_later(inline);
+        if let Some(receipt) = receipt {
+            self.protocol.take(receipt, Reason::SUCCESS);
+        }
+    }
+}
