@@ -322,7 +322,7 @@ fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
 /// The protocol ends the connection. A broker that said goodbye may have meant a message of ours.
 fn failed(error: Error) -> Outcome {
     let end = match error.kind() {
-        ErrorKind::Disconnected(_) => End::ByBroker,
+        ErrorKind::Disconnected { .. } => End::ByBroker,
         _ => End::Otherwise,
     };
     Outcome::Failed(error, end)

@@ -140,7 +140,7 @@ impl Driver {
             return Ok(None);
         };
         let (attempt, transport) = opened?;
-        attempt.check()?;
+        self.options.check_will(&attempt.credentials)?;
         let now = self.options.clock.now();
         let shared = &self.guard.0;
         let moved = self
@@ -179,8 +179,9 @@ impl Driver {
                 let left = self.leave(&mut connection).await;
                 shared.with(|state| {
                     state.protocol.disconnected(End::Otherwise);
-                    if held.is_none() {
-                        state.protocol.remember_session();
+                    match held {
+                        Some(_) => state.tell(&Event::Left),
+                        None => state.protocol.remember_session(),
                     }
                 });
                 left
@@ -253,7 +254,7 @@ impl Driver {
                 (None, Vec::new())
             }
             Wanted::Leave { .. } | Wanted::Nothing => {
-                let unacknowledged = state.protocol.unfinished();
+                let unacknowledged = state.protocol.unfinished() + state.protocol.pending_qos0();
                 let waits = std::mem::take(&mut state.conditions.closed);
                 (Some(unacknowledged), waits)
             }

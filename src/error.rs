@@ -122,7 +122,8 @@ pub enum ErrorKind {
     Expired,
     /// A limit: a subscriber did not take its messages and its queue overflowed.
     Overflow,
-    /// A limit: the drain of a disconnect ended with this many messages unacknowledged.
+    /// A limit: the drain of a disconnect ended with this many messages unacknowledged, or at QoS 0
+    /// unsent.
     Unacknowledged(usize),
     /// The broker said no.
     Refused {
@@ -133,8 +134,13 @@ pub enum ErrorKind {
         /// Its explanation, if it gave one.
         text: Option<Arc<str>>,
     },
-    /// The broker ended the connection, with this reason if it gave one.
-    Disconnected(Reason),
+    /// The broker ended the connection with a DISCONNECT; MQTT 5 only.
+    Disconnected {
+        /// Its reason.
+        reason: Reason,
+        /// Its explanation, if it gave one.
+        text: Option<Arc<str>>,
+    },
     /// The broker broke the rules of MQTT.
     Protocol(Violation),
     /// The broker no longer had the session.
@@ -271,7 +277,7 @@ impl Error {
             | ErrorKind::Overflow
             | ErrorKind::Unacknowledged(_) => Blame::Limit,
             ErrorKind::Refused { .. }
-            | ErrorKind::Disconnected(_)
+            | ErrorKind::Disconnected { .. }
             | ErrorKind::Protocol(_)
             | ErrorKind::SessionLost { .. } => Blame::Broker,
             ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
@@ -303,7 +309,9 @@ impl Error {
 
     /// The reason that the broker gave, if this is a refusal or a disconnect.
     pub fn reason(&self) -> Option<Reason> {
-        if let ErrorKind::Refused { reason, .. } | ErrorKind::Disconnected(reason) = self.kind {
+        if let ErrorKind::Refused { reason, .. } | ErrorKind::Disconnected { reason, .. } =
+            self.kind
+        {
             return Some(reason);
         }
         None
@@ -349,7 +357,10 @@ impl fmt::Display for Error {
                 }
                 Ok(())
             }
-            ErrorKind::Disconnected(reason) => write!(f, "the broker disconnected: {reason}"),
+            ErrorKind::Disconnected { reason, text } => {
+                write!(f, "the broker disconnected: {reason}")?;
+                text.as_ref().map_or(Ok(()), |text| write!(f, ", {text:?}"))
+            }
             ErrorKind::Protocol(violation) => write!(f, "the broker broke the rules: {violation}"),
             ErrorKind::SessionLost { received: true } => {
                 f.write_str("the broker lost the session after it had received the message")

@@ -26,6 +26,9 @@ pub enum Event {
         /// When the next attempt begins; none if there will be none.
         retry_in: Option<Duration>,
     },
+    /// The connection has ended because this side wanted it: by `reconnect()`, by `disconnect()`, or
+    /// because no handle is left.
+    Left,
     /// An attempt to connect has failed.
     ConnectFailed {
         /// Why. [`Error::is_permanent`] tells whether trying again can help.

@@ -12,6 +12,7 @@ use crate::router::Inline;
 /// The list of what has to happen after the borrow.
 #[derive(Debug, Default)]
 pub(crate) struct Loose {
+    events: Vec<Event>,
     wakers: Vec<Waker>,
     garbage: Vec<Garbage>,
 }
@@ -40,6 +41,13 @@ macro_rules! garbage_from {
 garbage_from!(Waker, Message, Inline, Event, Listener);
 
 impl Loose {
+    /// Logs this after the borrow: a logger is the user's code too.
+    pub(crate) fn log_later(&mut self, event: &Event) {
+        if log::log_enabled!(log::Level::Debug) {
+            self.events.push(event.clone());
+        }
+    }
+
     /// Wakes this task after the borrow.
     pub(crate) fn wake_later(&mut self, waker: Option<Waker>) {
         self.wakers.extend(waker);
@@ -51,11 +59,14 @@ impl Loose {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.wakers.is_empty() && self.garbage.is_empty()
+        self.events.is_empty() && self.wakers.is_empty() && self.garbage.is_empty()
     }
 
-    /// Wakes and drops. The state is not borrowed.
+    /// Logs, wakes and drops. The state is not borrowed.
     pub(crate) fn settle(&mut self) {
+        for event in self.events.drain(..) {
+            log::debug!("{event:?}");
+        }
         for waker in self.wakers.drain(..) {
             waker.wake();
         }

@@ -93,20 +93,6 @@ impl Attempt {
         self.shares_sessions = true;
         self
     }
-
-    /// What can be known to be wrong before CONNECT.
-    pub(crate) fn check(&self) -> Result<()> {
-        check_will(&self.credentials)
-    }
-}
-
-/// Checks what a callback may have made of the options' will.
-fn check_will(credentials: &Credentials) -> Result<()> {
-    let Some(will) = &credentials.will else {
-        return Ok(());
-    };
-    will.check()?;
-    Place::Will.check_from_user(will.property_list())
 }
 
 type BeforeConnect = Rc<dyn Fn(Attempt) -> LocalBoxFuture<Result<Attempt>>>;
@@ -422,6 +408,20 @@ impl Options {
         self
     }
 
+    /// Checks the will of these options, or what a callback made of it.
+    pub(crate) fn check_will(&self, credentials: &Credentials) -> Result<()> {
+        let Some(will) = &credentials.will else {
+            return Ok(());
+        };
+        will.check()?;
+        if will.quality_of_service() > self.maximum_qos || (will.is_retained() && !self.retain) {
+            return Err(Error::misuse(
+                "the options forbid the QoS or the retain of the will",
+            ));
+        }
+        Place::Will.check_from_user(will.property_list())
+    }
+
     /// What can be known to be wrong before the first attempt.
     pub(crate) fn check(&self) -> Result<()> {
         let id = &self.config.client_id;
@@ -445,7 +445,7 @@ impl Options {
                 "a password needs a user name [MQTT-3.1.2-22]",
             ));
         }
-        check_will(&self.credentials)?;
+        self.check_will(&self.credentials)?;
         self.config.properties.check().map_err(Error::property)?;
         Place::Connect.check_from_user(self.config.properties.list())
     }

@@ -312,7 +312,7 @@ impl State {
 
     /// Tells every listener.
     pub(crate) fn tell(&mut self, event: &Event) {
-        log::debug!("{event:?}");
+        self.loose.log_later(event);
         for (_, listener) in &mut self.listeners {
             let (waker, oldest) = listener.push(event.clone());
             self.loose.wake_later(waker);

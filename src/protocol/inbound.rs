@@ -267,7 +267,10 @@ impl Protocol {
                     if !may_be_about_a_message(disconnect.reason) {
                         window.acknowledged();
                     }
-                    let kind = ErrorKind::Disconnected(disconnect.reason);
+                    let kind = ErrorKind::Disconnected {
+                        reason: disconnect.reason,
+                        text: disconnect.properties.reason_string().map(Into::into),
+                    };
                     return Err(Error::new(kind, Doing::Connected));
                 }
                 Version::V3_1 | Version::V3_1_1 => return Err(not_from_server()),

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use coracle::testkit::{Attempt, World};
+use coracle::testkit::{Attempt, BrokerOptions, World};
 use coracle::{
-    BoxedTransport, Client, Endpoint, ErrorKind, Event, Filters, Incoming, LocalBoxFuture,
-    Properties, Qos, Reason, Wait,
+    Blame, BoxedTransport, Client, Endpoint, ErrorKind, Event, Filters, Incoming, LocalBoxFuture,
+    Message, Properties, Qos, Reason, Wait,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -180,7 +180,7 @@ fn attempts_are_counted_anew_after_a_connection_that_was_left() {
     peer.close();
     assert!(matches!(
         setup.events().as_slice(),
-        [Event::ConnectFailed { attempt: 1, .. }]
+        [Event::Left, Event::ConnectFailed { attempt: 1, .. }]
     ));
 }
 
@@ -229,4 +229,65 @@ fn a_disconnect_called_while_the_driver_writes_drains_too() {
     // The session ends with the client.
     peer.expect(b"\xE0\x07\x00\x05\x11\x00\x00\x00\x00");
     drop(inline);
+}
+
+#[test]
+fn reconnect_and_disconnect_are_told_as_left() {
+    let mut setup = Setup::with_broker(BrokerOptions::new());
+    setup.world.run_until_idle();
+    setup.client.reconnect().expect("the client is open");
+    setup.world.run_until_idle();
+    let left = setup.client.disconnect();
+    assert!(setup.world.block_on(left).is_ok());
+    let told: Vec<_> = setup
+        .events()
+        .iter()
+        .map(|event| match event {
+            Event::Connected { .. } => "connected",
+            Event::Left => "left",
+            _ => "something else",
+        })
+        .collect();
+    assert_eq!(told, ["connected", "left", "connected", "left"]);
+}
+
+#[test]
+fn the_reason_string_of_a_disconnect_is_told() {
+    let (mut setup, mut peer) = Setup::connected();
+    // 0x8B (server shutting down), reason string "night".
+    peer.send(b"\xE0\x0A\x8B\x08\x1F\0\x05night");
+    let events = setup.events();
+    let Some(Event::Disconnected { error, .. }) = events.last() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(error.reason(), Some(Reason::SERVER_SHUTTING_DOWN));
+    assert!(error.to_string().ends_with("(0x8B), \"night\""), "{error}");
+}
+
+#[test]
+fn the_caps_of_the_options_hold_for_the_will_too() {
+    let world = World::with_peers();
+    let will = Message::new("w", "gone").qos(Qos::ExactlyOnce);
+    let capped = options(&world).maximum_qos(Qos::AtLeastOnce).will(will);
+    let setup = Setup::start(world, capped);
+    let error = setup
+        .world
+        .block_on(setup.driver)
+        .expect_err("QoS 2 is above the cap");
+    assert_eq!(error.blame(), Blame::You);
+}
+
+#[test]
+fn what_disconnect_could_not_send_at_qos_0_is_counted() {
+    let setup = Setup::with_peers();
+    let refused = Attempt::Refuse(io::ErrorKind::ConnectionRefused);
+    setup.world.network().all_attempts(refused);
+    let kept = setup.client.publish("t", "x", Qos::AtMostOnce, Wait::None);
+    assert!(setup.world.block_on(kept).is_ok());
+    let left = setup.client.disconnect();
+    let error = setup.world.block_on(left).expect_err("it was never sent");
+    assert!(
+        matches!(error.kind(), ErrorKind::Unacknowledged(1)),
+        "{error}"
+    );
 }
