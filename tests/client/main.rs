@@ -2,6 +2,7 @@
 //! clock that only the tests move. No socket, no sleep.
 
 mod cancel;
+mod fairness;
 mod forwarding;
 mod goodbye;
 mod lifecycle;
