@@ -67,12 +67,8 @@ async fn tour(executor: &LocalExecutor<'static>) -> Outcome<()> {
 
 /// A tourist does not wait for ever: three failed attempts are enough.
 pub(crate) fn options(url: &str, client_id: &str, version: Version) -> coracle::Result<Options> {
-    // Before MQTT 5 a broker cannot say how many unacknowledged messages it takes. Mosquitto 2.0 takes
-    // 20; some of its releases drop QoS 1 messages beyond that and acknowledge them all the same.
-    let window = if version < Version::V5_0 { 20 } else { 1024 };
     let options = Options::new(url, client_id)?
         .version(version)
-        .window(window)
         .retry_delays(Duration::from_millis(100), Duration::from_secs(1))
         .connect_timeout(Duration::from_secs(5))
         .give_up_when(|error, failed| error.is_permanent() || failed >= 3);
