@@ -6,6 +6,7 @@ mod random;
 mod rig;
 mod secrets;
 mod slow;
+mod wild;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
