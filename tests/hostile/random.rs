@@ -208,10 +208,10 @@ impl Play<'_> {
             .properties(properties);
         let wait = self.wait();
         match (self.rig.protocol.publish(message, wait), wait) {
-            (Ok(Accepted::Parked(place)), Some((_, token))) => {
-                if self.random.bool() && self.rig.protocol.withdraw(qos, place).is_some() {
-                    self.rig.waits.remove(&token);
-                }
+            (Ok(Accepted::Parked(place)), Some((_, token)))
+                if self.random.bool() && self.rig.protocol.withdraw(qos, place).is_some() =>
+            {
+                self.rig.waits.remove(&token);
             }
             (Err(_), Some((_, token))) => {
                 self.rig.waits.remove(&token);
@@ -309,7 +309,7 @@ impl Play<'_> {
 
 #[test]
 fn whatever_packets_come_everything_ends_and_nothing_leaks() {
-    each(0..60, |random, version| {
+    each(0..120, |random, version| {
         let mut config = Config::new(version, "c");
         config.session = pick(random, &SESSIONS);
         config.window = pick(random, &[1, 2, 4, 100]);
@@ -381,7 +381,7 @@ fn disturb(random: &mut Rng, version: Version, peer: &mut Peer, sent: &mut Vec<u
 
 #[test]
 fn a_whole_client_survives_the_same_with_every_byte_apart() {
-    each(0..16, |random, version| {
+    each(0..24, |random, version| {
         let world = World::with_peers();
         let network = world.network();
         network.read_chunk(1);

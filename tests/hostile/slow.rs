@@ -299,7 +299,7 @@ fn attempts(version: Version, attempt: Attempt, meet: impl Fn(&mut Peer)) -> (us
 
 #[test]
 fn whatever_fails_is_tried_again_seldom() {
-    let refused = Attempt::Refuse(std::io::ErrorKind::ConnectionRefused);
+    let refused = Attempt::Refuse(io::ErrorKind::ConnectionRefused);
     let nobody = |_: &mut Peer| {};
     for version in VERSIONS {
         let kick = |peer: &mut Peer| {
