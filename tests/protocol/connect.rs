@@ -412,6 +412,23 @@ fn what_the_settings_say_replaces_what_the_properties_say_also_by_leaving_it_out
 }
 
 #[test]
+fn before_5_0_disconnect_is_two_bytes_and_ends_no_session() {
+    play_online(&v3(), |scene| {
+        scene
+            .protocol
+            .disconnect(
+                Reason::DISCONNECT_WITH_WILL,
+                Properties::new().session_expiry_interval(0).list(),
+            )
+            .expect("it can be sent");
+        scene.turn();
+        scene.sends(&[DISCONNECT]);
+        scene.cut();
+        scene.open_with(PRESENT);
+    });
+}
+
+#[test]
 fn a_session_of_less_than_a_second_is_none() {
     // CONNECT sends whole seconds, and DISCONNECT may not raise a 0 (MQTT 5, section 3.14.2.2.2).
     let config = Config {
@@ -449,4 +466,46 @@ fn texts_and_wills_that_cannot_be_sent_fail_the_attempt() {
             scene.sends_nothing();
         });
     }
+}
+
+#[test]
+fn a_broker_may_offer_qos_0_only() {
+    // [MQTT-3.2.2-11]
+    play(&v5(), |scene| {
+        scene.open_with(b"\x20\x05\0\0\x02\x24\0");
+        scene.publish_refused(Message::new("t", "a"));
+        scene.publish(Qos::AtMostOnce, b"a", Wait::None);
+        scene.sends(&[b"\x30\x05\0\x01t\0a"]);
+    });
+}
+
+#[test]
+fn what_has_its_default_on_the_wire_is_left_out_of_connect() {
+    let config = Config {
+        receive_maximum: u16::MAX,
+        inbound_limit: usize::MAX,
+        topic_alias_maximum: 0,
+        session: SessionMode::None,
+        ..v5()
+    };
+    play(&config, |scene| {
+        scene.connect();
+        scene.sends(&[b"\x10\x0E\0\x04MQTT\x05\x02\0\x3C\0\0\x01c"]);
+    });
+}
+
+#[test]
+fn further_properties_of_connect_are_sent() {
+    let config = Config {
+        receive_maximum: u16::MAX,
+        inbound_limit: usize::MAX,
+        topic_alias_maximum: 0,
+        session: SessionMode::None,
+        properties: Properties::new().user_property("k", "v"),
+        ..v5()
+    };
+    play(&config, |scene| {
+        scene.connect();
+        scene.sends(&[b"\x10\x15\0\x04MQTT\x05\x02\0\x3C\x07\x26\0\x01k\0\x01v\0\x01c"]);
+    });
 }

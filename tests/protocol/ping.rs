@@ -409,3 +409,21 @@ fn connack_may_not_take_longer_than_the_keep_alive() {
         assert!(matches!(error.kind(), ErrorKind::TimedOut(span) if *span == seconds(5)));
     });
 }
+
+#[test]
+fn a_pingresp_that_comes_before_the_flush_is_noticed_is_the_answer() {
+    play_online(&v5(), |scene| {
+        scene.flushes = false;
+        let token = scene.begin();
+        scene.protocol.ping(token).expect("online");
+        scene.turn();
+        scene.sends(&[PINGREQ]);
+        scene.receive(PINGRESP);
+        assert!(matches!(scene.outcome(token), Ok(Done::Pong)));
+        // The flush that is noticed later starts no deadline.
+        scene.flushes = true;
+        scene.turn();
+        scene.wait(59);
+        scene.sends_nothing();
+    });
+}

@@ -546,3 +546,34 @@ fn a_client_without_a_link_ignores_input_and_time() {
         scene.sends_nothing();
     });
 }
+
+#[test]
+fn a_message_by_hand_that_comes_again_still_has_no_timeout() {
+    play_online(&v5(), |scene| {
+        deliver_by_hand(scene, b"\x32\x07\0\x01t\0\x01\0a");
+        let got = scene.gets("t", b"a");
+        scene.reconnect_present();
+        scene.receive(b"\x3A\x07\0\x01t\0\x01\0a");
+        scene.gets_nothing();
+        scene.wait(59);
+        scene.sends_nothing();
+        scene.take(&got);
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
+#[test]
+fn a_message_dropped_unanswered_after_its_timeout_owes_nothing() {
+    play_online(&v5(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x34\x07\0\x01t\0\x01\0a");
+        let got = scene.gets("t", b"a");
+        scene.wait(5);
+        scene.sends(&[b"\x50\x02\0\x01"]);
+        scene.protocol.abandon(got.receipt.expect("QoS 2"));
+        // It was acknowledged, so a repeat is one.
+        scene.receive(b"\x3C\x07\0\x01t\0\x01\0a");
+        scene.gets_nothing();
+        assert_eq!(scene.protocol.untaken(), 0);
+    });
+}

@@ -696,6 +696,39 @@ fn the_id_of_a_qos_2_message_given_up_is_not_used_until_the_broker_answers() {
 }
 
 #[test]
+fn the_id_of_a_qos_2_message_given_up_is_free_when_the_broker_refuses_it() {
+    play_online(&v5(), |scene| {
+        scene.publish(Qos::ExactlyOnce, b"a", Wait::None);
+        scene.cut();
+        scene.open_with(b"\x20\x05\x01\0\x02\x24\x01");
+        assert_eq!(scene.protocol.identifiers(), 1);
+        scene.wire.clear();
+        scene.receive(b"\x50\x03\0\x01\x80");
+        scene.sends_nothing();
+        assert_eq!(scene.protocol.identifiers(), 0);
+    });
+}
+
+#[test]
+fn a_burst_leaves_nothing_behind_that_the_next_one_could_stumble_over() {
+    play_online(&v5(), |scene| {
+        for round in 0..3_u8 {
+            for _ in 0..200 {
+                scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+                scene.publish_0(&[b'z'; 100], Wait::None);
+            }
+            for id in 1..=200_u16 {
+                let [high, low] = (id + 200 * u16::from(round)).to_be_bytes();
+                scene.receive(&[0x40, 2, high, low]);
+            }
+            assert!(scene.protocol.is_drained());
+            assert_eq!(scene.protocol.identifiers(), 0);
+            scene.no_effect();
+        }
+    });
+}
+
+#[test]
 fn the_id_of_a_qos_2_message_given_up_is_free_when_the_session_is_lost() {
     play_online(&v5(), |scene| {
         scene.publish(Qos::ExactlyOnce, b"a", Wait::None);

@@ -243,3 +243,36 @@ fn the_session_outlives_attempts_that_fail() {
         scene.goes_on(token);
     });
 }
+
+#[test]
+fn in_a_session_in_doubt_an_unread_message_whose_id_is_used_again_is_owed_nothing() {
+    play_online(&v5(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x34\x07\0\x01t\0\x05\0a");
+        let old = scene.gets("t", b"a");
+        scene.cut();
+        scene.connect();
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.receive(b"\x34\x07\0\x01t\0\x05\0b");
+        let new = scene.gets("t", b"b");
+        scene.take(&old);
+        scene.sends_nothing();
+        scene.take(&new);
+        scene.sends(&[b"\x50\x02\0\x05"]);
+    });
+}
+
+#[test]
+fn without_a_connection_there_are_no_limits_and_no_credit() {
+    play(&v5(), |scene| {
+        assert!(scene.protocol.limits().is_none());
+        assert_eq!(scene.protocol.credit(), 0);
+        scene.open();
+        assert_eq!(scene.protocol.credit(), 1024);
+        scene.disconnect();
+        assert!(scene.protocol.limits().is_none());
+        assert_eq!(scene.protocol.credit(), 0);
+    });
+}
