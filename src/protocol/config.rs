@@ -8,10 +8,6 @@ use crate::version::Version;
 /// What becomes of the session that the broker keeps for this client: its subscriptions, and the
 /// messages of QoS 1 and 2 that are queued or under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "kept, taken over, or none: there is no fourth"
-)]
 pub enum SessionMode {
     /// A session that lives with this process: kept across connections, leftovers of an earlier
     /// process are discarded, ended by `disconnect()` where the version allows it.
@@ -31,10 +27,6 @@ pub enum SessionMode {
 
 /// The settings of one client.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "hidden; made by `Options` and by tests"
-)]
 pub struct Config {
     /// The version that is spoken.
     pub version: Version,

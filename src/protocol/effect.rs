@@ -13,10 +13,6 @@ pub type Token = usize;
 
 /// How a wait ended well.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "hidden; matched to the end by the client"
-)]
 pub enum Done {
     /// It was handed to the system.
     Sent,
@@ -32,7 +28,6 @@ pub enum Done {
 
 /// What became of one filter of a subscribe.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_structs, reason = "hidden")]
 pub struct Grant {
     /// The filter.
     pub filter: Rc<str>,
@@ -42,7 +37,6 @@ pub struct Grant {
 
 /// The answer for one filter.
 #[derive(Debug, Clone)]
-#[expect(clippy::exhaustive_enums, reason = "hidden")]
 pub enum Asked {
     /// The broker's reason, with its reason string.
     Answered(Reason, Option<Rc<str>>),
@@ -52,10 +46,6 @@ pub enum Asked {
 
 /// Something that the client has to know.
 #[derive(Debug)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "hidden; matched to the end by the client"
-)]
 pub enum Effect {
     /// CONNACK came: the connection is open.
     Connected(Continuity),

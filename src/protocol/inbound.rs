@@ -7,74 +7,19 @@ use super::connect::{Continuity, Verdict};
 use super::ledger::Ledger;
 use super::packet_id::Owner;
 use super::ping::Ping;
-use super::publish_in::{Arrival, Receipt};
+use super::publish_in::Arrival;
 use super::session::{Online, Session};
-use super::{Effect, Link, Protocol};
+use super::{Delivery, Effect, Link, Protocol, Step};
 use crate::codec::publish::AckKind;
-use crate::codec::{self, Ack, Connack, Frame, Packet, Publish, Split};
+use crate::codec::{self, Ack, Connack, Frame, Packet, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::message::{Incoming, Qos, TopicRef};
+use crate::message::Qos;
 use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
 /// The first byte of every PUBLISH, without its flags.
 const PUBLISH: u8 = 0x30;
-
-/// What became of the input.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "hidden")]
-pub enum Step<'a> {
-    /// The packet is not complete: nothing can be done before `size` bytes are here, if that is known.
-    More {
-        /// Bytes of the whole packet, header included; of one to be skipped, as many as are looked at.
-        size: Option<usize>,
-    },
-    /// So many bytes are dealt with.
-    Handled {
-        /// Bytes used up.
-        size: usize,
-    },
-    /// So many bytes were a message, to be handed on now.
-    Deliver {
-        /// Bytes used up.
-        size: usize,
-        /// The message.
-        delivery: Delivery<'a>,
-    },
-}
-
-/// A message that arrived. If it has a receipt, [`Protocol::delivered`] must be called for it.
-#[derive(Debug)]
-pub struct Delivery<'a> {
-    publish: Publish<'a>,
-    alias: Option<Rc<str>>,
-    whole: Option<&'a Rc<Vec<u8>>>,
-    receipt: Option<Receipt>,
-}
-
-impl Delivery<'_> {
-    /// The message, borrowed.
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming {
-            topic: match &self.alias {
-                Some(topic) => TopicRef::Aliased(topic),
-                None => TopicRef::Borrowed(self.publish.topic),
-            },
-            payload: self.publish.payload,
-            properties: self.publish.properties,
-            qos: self.publish.qos,
-            retain: self.publish.retain,
-            dup: self.publish.dup,
-            whole: self.whole,
-        }
-    }
-
-    /// What its takers acknowledge; none at QoS 0.
-    pub fn receipt(&self) -> Option<Receipt> {
-        self.receipt
-    }
-}
 
 impl Protocol {
     /// Bytes arrived, whatever they are: the link lives.
@@ -133,29 +78,6 @@ impl Protocol {
             }
             error.while_doing(doing)
         })
-    }
-
-    /// The message was handed to so many who have to take it, and is acknowledged at `deadline` even
-    /// if they do not.
-    pub fn delivered(&mut self, receipt: Receipt, takers: usize, deadline: Option<Instant>) {
-        let ledger = ledger(&mut self.link);
-        self.session
-            .publish_in
-            .delivered(receipt, takers, deadline, ledger, &mut self.out);
-    }
-
-    /// One of those who got the message has taken it, or refuses it with an error.
-    pub fn take(&mut self, receipt: Receipt, reason: Reason) {
-        let ledger = ledger(&mut self.link);
-        self.session
-            .publish_in
-            .take(receipt, reason, ledger, &mut self.out);
-    }
-
-    /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
-    /// handed on again when the broker sends it again.
-    pub fn abandon(&mut self, receipt: Receipt) {
-        self.session.publish_in.abandon(receipt);
     }
 
     fn handle_frame<'a>(
@@ -436,13 +358,6 @@ impl Protocol {
             }
             Version::V3_1 | Version::V3_1_1 => {}
         }
-    }
-}
-
-fn ledger(link: &mut Link) -> Option<&mut Ledger> {
-    match link {
-        Link::Online(online) => Some(&mut online.ledger),
-        Link::Offline | Link::Connecting(_) | Link::Leaving(_) => None,
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::outbox::Outbox;
 use crate::codec::Publish;
+use crate::codec::publish::AckKind;
 use crate::error::Violation;
 use crate::message::{PacketId, Qos};
 use crate::reason::Reason;
@@ -151,6 +153,25 @@ impl Ledger {
         Ok(())
     }
 
+    /// Sends every acknowledgement before which none is missing.
+    pub(super) fn flush(&mut self, out: &mut Outbox) {
+        while let Some((id, reason)) = self.pubacks.pop() {
+            self.answered();
+            if let Some(reason) = reason {
+                out.acknowledge(AckKind::Puback, id, reason);
+            }
+        }
+        while let Some((id, reason)) = self.pubrecs.pop() {
+            let Some(reason) = reason else { continue };
+            // After PUBREC with an error no PUBREL comes.
+            if reason.is_error() {
+                self.answered();
+            }
+            out.acknowledge(AckKind::Pubrec, id, reason);
+        }
+    }
+
+    /// One of the broker's PUBLISHes is answered to the end.
     pub(super) fn answered(&mut self) {
         self.unanswered = self.unanswered.saturating_sub(1);
     }

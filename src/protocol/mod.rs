@@ -1,10 +1,16 @@
 //! The rules of MQTT without a clock and without a socket: instants and packets in, bytes and effects
 //! out. See [`Protocol`].
 //!
-//! Each category of packets is one machine in one file. This file, `commands`, `network`, `inbound` and
-//! `pump` only compose them: what the application asks for, what the network and the clock bring, which
-//! machine gets a packet that arrived, and what may leave now. The two tables of state are in `session`.
+//! Each category of packets is one machine in one file. This file, `commands`, `network`, `inbound`,
+//! `delivery` and `pump` only compose them: what the application asks for, what the network and the clock
+//! bring, which machine gets a packet that arrived, who took a message, and what may leave now. The two
+//! tables of state are in `session`.
 
+#![expect(
+    clippy::exhaustive_structs,
+    clippy::exhaustive_enums,
+    reason = "hidden; matched to the end by the client"
+)]
 #![allow(
     clippy::exhaustive_enums,
     clippy::exhaustive_structs,
@@ -13,6 +19,7 @@
 
 // The client's side and the network's side of `Protocol`.
 mod commands;
+mod delivery;
 mod inbound;
 mod network;
 mod pump;
@@ -32,6 +39,7 @@ mod config;
 mod effect;
 mod expiry;
 mod ledger;
+mod limits;
 mod line;
 mod outbox;
 mod outgoing;
@@ -39,9 +47,10 @@ mod packet_id;
 mod window;
 
 pub use config::{Config, SessionMode};
-pub use connect::{Continuity, Credentials, Limits};
+pub use connect::{Continuity, Credentials};
+pub use delivery::{Delivery, Step};
 pub use effect::{Asked, Done, Effect, Grant, Token};
-pub use inbound::{Delivery, Step};
+pub use limits::Limits;
 pub use outbox::{BodyChunk, Chunk};
 pub use outgoing::Outgoing;
 pub use publish_in::Receipt;
@@ -92,7 +101,6 @@ enum Link {
 
 /// What became of a publish.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "hidden")]
 pub enum Accepted {
     /// It will be sent.
     Yes,
@@ -102,7 +110,6 @@ pub enum Accepted {
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "hidden")]
 pub enum End {
     /// The broker closed it in order.
     ByBroker,

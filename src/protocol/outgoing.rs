@@ -1,6 +1,6 @@
 //! What a PUBLISH of ours may carry, and what it costs: the same for every QoS.
 
-use super::connect::Limits;
+use super::limits::Limits;
 use crate::codec::{MAX_REMAINING, Publish};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, PacketId, Payload, Qos};

@@ -12,6 +12,8 @@
 //! QoS 2 identifiers. The [`Ledger`] (what is owed, in which order, and topic aliases) belongs to one
 //! connection and dies with it.
 
+mod redelivery;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
@@ -224,7 +226,7 @@ impl PublishIn {
                         ExactlyState::Taken => {
                             let answer = Answer::Ready(Reason::SUCCESS);
                             exactly.place = Some(ledger.pubrecs.push(id, answer));
-                            self.flush(ledger, out);
+                            ledger.flush(out);
                         }
                     }
                     Ok(Arrival::Repeated)
@@ -349,7 +351,7 @@ impl PublishIn {
             Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
         };
         owed.set(place, Answer::Ready(reason));
-        self.flush(ledger, out);
+        ledger.flush(out);
     }
 
     /// PUBREL arrived: the identifier is forgotten, then PUBCOMP is sent. Returns whether it was known.
@@ -376,7 +378,7 @@ impl PublishIn {
             Seen::Before | Seen::Perhaps => {}
         }
         out.acknowledge(AckKind::Pubcomp, id, Reason::SUCCESS);
-        self.flush(ledger, out);
+        ledger.flush(out);
         true
     }
 
@@ -416,7 +418,7 @@ impl PublishIn {
                 self.exactly_once.insert(id, exactly);
             }
         }
-        self.flush(ledger, out);
+        ledger.flush(out);
     }
 
     /// Gives memory back that is not in use.
@@ -449,48 +451,6 @@ impl PublishIn {
             self.acknowledge(qos, debt, Reason::SUCCESS, Some(&mut *ledger), out);
             out.effect(Effect::Overdue(receipt));
         }
-    }
-
-    /// The connection is over: what was owed is owed no more, and the messages stay where they are.
-    pub(super) fn disconnected(&mut self) {
-        for (key, untaken) in &mut self.untaken {
-            if let Debt::Owed { id, .. } = untaken.debt {
-                untaken.debt = Debt::Adrift { id };
-                if untaken.qos == Qos::AtLeastOnce {
-                    self.adrift.insert(
-                        id,
-                        Receipt {
-                            key,
-                            order: untaken.order,
-                        },
-                    );
-                }
-            }
-        }
-        for exactly in self.exactly_once.values_mut() {
-            match exactly.seen {
-                Seen::Now => exactly.seen = Seen::Before,
-                Seen::Before | Seen::Perhaps => {}
-            }
-            exactly.place = None;
-        }
-        self.deadlines.clear();
-    }
-
-    /// The broker may have lost the session: its identifiers may mean nothing any more.
-    pub(super) fn session_untold(&mut self) {
-        for exactly in self.exactly_once.values_mut() {
-            exactly.seen = Seen::Perhaps;
-        }
-    }
-
-    /// The broker lost the session: its identifiers mean nothing any more.
-    pub(super) fn session_lost(&mut self) {
-        for (_, untaken) in &mut self.untaken {
-            untaken.debt = Debt::Nothing;
-        }
-        self.exactly_once.clear();
-        self.adrift.clear();
     }
 
     /// An unread message must be taken by `deadline`, or is acknowledged then.
@@ -527,31 +487,6 @@ impl PublishIn {
         Receipt { key, order }
     }
 
-    /// An untaken message came again: its acknowledgement is owed on this connection too.
-    fn owe(
-        &mut self,
-        receipt: Receipt,
-        id: PacketId,
-        deadline: Option<Instant>,
-        ledger: &mut Ledger,
-    ) {
-        let Some(untaken) = self.untaken_of(receipt) else {
-            return;
-        };
-        match untaken.debt {
-            Debt::Adrift { .. } => {
-                let place = ledger.owed(untaken.qos).push(id, Answer::Open);
-                untaken.debt = Debt::Owed { id, place };
-            }
-            // Repeated on the same connection: one acknowledgement is enough.
-            Debt::Owed { .. } | Debt::Nothing => return,
-        }
-        match (untaken.patience, deadline) {
-            (Patience::Limited, Some(deadline)) => self.remind(receipt, deadline),
-            (Patience::Limited, None) | (Patience::Endless, _) => {}
-        }
-    }
-
     fn untaken_of(&mut self, receipt: Receipt) -> Option<&mut Untaken> {
         let untaken = self.untaken.get_mut(receipt.key)?;
         (untaken.order == receipt.order).then_some(untaken)
@@ -566,22 +501,6 @@ impl PublishIn {
     fn settle(&mut self, receipt: Receipt) {
         if let Some(untaken) = self.untaken_of(receipt) {
             untaken.debt = Debt::Nothing;
-        }
-    }
-
-    fn flush(&self, ledger: &mut Ledger, out: &mut Outbox) {
-        while let Some((id, reason)) = ledger.pubacks.pop() {
-            ledger.answered();
-            if let Some(reason) = reason {
-                out.acknowledge(AckKind::Puback, id, reason);
-            }
-        }
-        while let Some((id, reason)) = ledger.pubrecs.pop() {
-            let Some(reason) = reason else { continue };
-            if reason.is_error() {
-                ledger.answered();
-            }
-            out.acknowledge(AckKind::Pubrec, id, reason);
         }
     }
 }

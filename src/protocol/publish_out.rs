@@ -23,8 +23,8 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::connect::Limits;
 use super::expiry::Expiry;
+use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::outgoing::{OVERHEAD, carried, check, cost};
 use super::packet_id::{Owner, PacketIds};

@@ -11,8 +11,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::connect::Limits;
 use super::expiry::Expiry;
+use super::limits::Limits;
 use super::outbox::{LARGE, OnFlush, Outbox};
 use super::outgoing::{Outgoing, carried, check, cost};
 use super::{Effect, Token};

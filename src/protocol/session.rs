@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
-use super::connect::{Limits, Opening};
+use super::connect::Opening;
 use super::ledger::Ledger;
+use super::limits::Limits;
 use super::line::Line;
 use super::packet_id::PacketIds;
 use super::ping::Ping;

@@ -15,7 +15,8 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use super::connect::{Continuity, Limits};
+use super::connect::Continuity;
+use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds};
 use super::unsubscribe::Unsubscribing;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::connect::Limits;
+use super::limits::Limits;
 use crate::message::Qos;
 
 /// What belongs to one connection: how many may be under way, and what is still to be sent again.

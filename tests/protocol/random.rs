@@ -230,8 +230,8 @@ impl World {
     fn step(&mut self) {
         match self.random.u8(..100) {
             0..25 => self.publish(),
-            25..45 => self.to_broker(),
-            45..65 => self.to_client(),
+            25..45 => self.flow_to_broker(),
+            45..65 => self.flow_to_client(),
             65..75 => self.broker_publishes(),
             75..83 => self.take(),
             83..86 => self.subscribe(),
@@ -466,12 +466,12 @@ impl World {
         // The scene's transport is open again; the schedule closes it again if it likes.
     }
 
-    fn to_broker(&mut self) {
+    fn flow_to_broker(&mut self) {
         let count = self.random.usize(..=self.scene.wire.len().min(200));
         self.deliver_to_broker(count);
     }
 
-    fn to_client(&mut self) {
+    fn flow_to_client(&mut self) {
         let output = self.connection.as_ref().map_or(0, |it| it.output.len());
         let count = self.random.usize(..=output);
         self.deliver_to_client(count);
@@ -512,8 +512,11 @@ impl World {
         connection.read += count as u64;
         while let Some((_, id)) = connection
             .finishes
-            .pop_front_if(|(end, _)| *end <= connection.read)
+            .front()
+            .copied()
+            .filter(|(end, _)| *end <= connection.read)
         {
+            connection.finishes.pop_front();
             connection.window.remove(&id);
             self.open.remove(&id);
         }

@@ -7,7 +7,7 @@ use super::{PublishOut, Stage, Written};
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::Qos;
-use crate::protocol::connect::Limits;
+use crate::protocol::limits::Limits;
 use crate::protocol::outbox::Outbox;
 use crate::protocol::packet_id::PacketIds;
 use crate::protocol::window::{Proof, Window};

@@ -1,0 +1,97 @@
+//! A message that arrived: how it is handed on, and what its takers say.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::ledger::Ledger;
+use super::publish_in::Receipt;
+use super::{Link, Protocol};
+use crate::codec::Publish;
+use crate::message::{Incoming, TopicRef};
+use crate::reason::Reason;
+
+/// What became of the input.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// The packet is not complete: nothing can be done before `size` bytes are here, if that is known.
+    More {
+        /// Bytes of the whole packet, header included; of one to be skipped, as many as are looked at.
+        size: Option<usize>,
+    },
+    /// So many bytes are dealt with.
+    Handled {
+        /// Bytes used up.
+        size: usize,
+    },
+    /// So many bytes were a message, to be handed on now.
+    Deliver {
+        /// Bytes used up.
+        size: usize,
+        /// The message.
+        delivery: Delivery<'a>,
+    },
+}
+
+/// A message that arrived. If it has a receipt, [`Protocol::delivered`] must be called for it.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    pub(super) publish: Publish<'a>,
+    pub(super) alias: Option<Rc<str>>,
+    pub(super) whole: Option<&'a Rc<Vec<u8>>>,
+    pub(super) receipt: Option<Receipt>,
+}
+
+impl Delivery<'_> {
+    /// The message, borrowed.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming {
+            topic: match &self.alias {
+                Some(topic) => TopicRef::Aliased(topic),
+                None => TopicRef::Borrowed(self.publish.topic),
+            },
+            payload: self.publish.payload,
+            properties: self.publish.properties,
+            qos: self.publish.qos,
+            retain: self.publish.retain,
+            dup: self.publish.dup,
+            whole: self.whole,
+        }
+    }
+
+    /// What its takers acknowledge; none at QoS 0.
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.receipt
+    }
+}
+
+impl Protocol {
+    /// The message was handed to so many who have to take it, and is acknowledged at `deadline` even
+    /// if they do not.
+    pub fn delivered(&mut self, receipt: Receipt, takers: usize, deadline: Option<Instant>) {
+        let ledger = ledger(&mut self.link);
+        self.session
+            .publish_in
+            .delivered(receipt, takers, deadline, ledger, &mut self.out);
+    }
+
+    /// One of those who got the message has taken it, or refuses it with an error.
+    pub fn take(&mut self, receipt: Receipt, reason: Reason) {
+        let ledger = ledger(&mut self.link);
+        self.session
+            .publish_in
+            .take(receipt, reason, ledger, &mut self.out);
+    }
+
+    /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
+    /// handed on again when the broker sends it again.
+    pub fn abandon(&mut self, receipt: Receipt) {
+        self.session.publish_in.abandon(receipt);
+    }
+}
+
+fn ledger(link: &mut Link) -> Option<&mut Ledger> {
+    match link {
+        Link::Online(online) => Some(&mut online.ledger),
+        Link::Offline | Link::Connecting(_) | Link::Leaving(_) => None,
+    }
+}
