@@ -753,7 +753,7 @@ impl World {
             .iter()
             .filter(|theirs| matches!(theirs.stage, Stage::Sent | Stage::Released))
             .count();
-        let used: BTreeSet<_> = kept
+        let mut used: BTreeSet<_> = kept
             .outgoing
             .iter()
             .filter_map(|theirs| theirs.id)
@@ -771,9 +771,9 @@ impl World {
                     flying += 1;
                     let id = theirs.id.unwrap_or_else(|| {
                         loop {
-                            kept.last_id = kept.last_id % 30 + 1;
-                            let id = PacketId::new(kept.last_id).expect("1 to 30");
-                            if !used.contains(&id) {
+                            kept.last_id = kept.last_id % 99 + 1;
+                            let id = PacketId::new(kept.last_id).expect("1 to 99");
+                            if used.insert(id) {
                                 break id;
                             }
                         }

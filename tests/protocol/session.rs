@@ -161,6 +161,118 @@ fn v3_1_does_not_say_so_exchanges_go_on_and_subscriptions_are_made_again() {
 }
 
 #[test]
+fn after_a_connack_that_never_came_a_present_session_is_in_doubt() {
+    // The broker may have lost the session and begun another one at the CONNECT that was not answered.
+    for (version, connack) in [(Version::V5_0, PRESENT_5), (Version::V3_1_1, PRESENT)] {
+        play_online(&config(version), |scene| {
+            scene.subscribe(&["f"], Qos::AtLeastOnce, Wait::None);
+            scene.receive(if version == Version::V5_0 {
+                b"\x90\x04\0\x01\0\x01"
+            } else {
+                b"\x90\x03\0\x01\x01"
+            });
+            scene.effects.clear();
+            scene.cut();
+            scene.connect();
+            scene.cut();
+            scene.connect();
+            scene.wire.clear();
+            scene.receive(connack);
+            assert_eq!(scene.effect(), "Connected(Untold)");
+            scene.sends(&[if version == Version::V5_0 {
+                // Retained messages come again only if the subscription was lost.
+                b"\x82\x07\0\x02\0\0\x01f\x11"
+            } else {
+                b"\x82\x06\0\x02\0\x01f\x01"
+            }]);
+            scene.receive(if version == Version::V5_0 {
+                b"\x90\x04\0\x02\0\x01"
+            } else {
+                b"\x90\x03\0\x02\x01"
+            });
+            // An answered CONNECT leaves no doubt.
+            scene.cut();
+            scene.connect();
+            scene.receive(connack);
+            assert_eq!(scene.effect(), "Connected(Present)");
+        });
+    }
+}
+
+#[test]
+fn a_refusal_leaves_no_doubt() {
+    play_online(&v5(), |scene| {
+        scene.cut();
+        scene.connect();
+        scene.refuses(b"\x20\x03\0\x89\0");
+        scene.cut();
+        scene.connect();
+        scene.receive(PRESENT_5);
+        assert_eq!(scene.effect(), "Connected(Present)");
+    });
+}
+
+#[test]
+fn in_a_session_in_doubt_an_id_without_dup_names_another_message() {
+    // [MQTT-3.3.1-1]
+    play_online(&v5(), |scene| {
+        scene.receive(b"\x34\x07\0\x01t\0\x05\0a\x34\x07\0\x01t\0\x06\0b");
+        scene.gets("t", b"a");
+        scene.gets("t", b"b");
+        scene.cut();
+        scene.connect();
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.receive(b"\x34\x07\0\x01t\0\x05\0c\x3C\x07\0\x01t\0\x06\0b");
+        scene.gets("t", b"c");
+        scene.gets_nothing();
+        scene.sends(&[b"\x50\x02\0\x05", b"\x50\x02\0\x06"]);
+    });
+}
+
+#[test]
+fn in_a_session_in_doubt_a_qos_1_message_is_handed_on_again_rather_than_lost() {
+    play_online(&v5(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x07\0\x01t\0\x05\0a");
+        let a = scene.gets("t", b"a");
+        scene.cut();
+        scene.connect();
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.receive(b"\x3A\x07\0\x01t\0\x05\0b");
+        let b = scene.gets("t", b"b");
+        scene.take(&a);
+        scene.sends_nothing();
+        scene.take(&b);
+        scene.sends(&[b"\x40\x02\0\x05"]);
+    });
+}
+
+#[test]
+fn v3_1_1_the_session_that_an_unanswered_connect_began_is_ours_and_empty() {
+    play(&v3(), |scene| {
+        // A leftover is wiped.
+        scene.connect();
+        scene.receive(PRESENT);
+        scene.cut();
+        scene.connect();
+        scene.receive(CONNACK);
+        scene.cut();
+        // The CONNACK of this one never comes.
+        scene.connect();
+        scene.cut();
+        scene.connect();
+        scene.effects.clear();
+        scene.receive(PRESENT);
+        assert_eq!(scene.effect(), "Connected(Lost)");
+        assert!(scene.protocol.is_online());
+    });
+}
+
+#[test]
 fn v3_1_accepts_dup_on_pubrel() {
     // MQTT 3.1, section 3.6
     play_online(&config(Version::V3_1), |scene| {
