@@ -253,7 +253,8 @@ impl Options {
     }
 
     /// Sets how many QoS 1 and 2 messages the broker may send before they are acknowledged; MQTT 5
-    /// only. Defaults to 1,024; at least 1.
+    /// only. A broker that sends more is disconnected once, and told of no bound from then on. Defaults
+    /// to 1,024; at least 1.
     pub fn receive_maximum(mut self, messages: u16) -> Self {
         self.config.receive_maximum = messages.max(1);
         self

@@ -350,6 +350,11 @@ impl Protocol {
 
     /// Tells the broker what it did wrong, where the version knows how (situation 15).
     fn accuse(&mut self, violation: Violation) {
+        if violation.reason == Reason::RECEIVE_MAXIMUM_EXCEEDED {
+            // mosquitto up to 2.0.12 does not keep the bound while it has messages queued. Announced
+            // again, it would end every connection after a few of them.
+            self.config.receive_maximum = u16::MAX;
+        }
         match self.config.version {
             Version::V5_0 => {
                 let properties = Properties::new();

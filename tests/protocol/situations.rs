@@ -1139,6 +1139,32 @@ fn situation_11_in_an_excess_is_0x93() {
 }
 
 #[test]
+fn situation_11_in_a_bound_that_the_broker_does_not_keep_is_not_announced_again() {
+    // mosquitto up to 2.0.12 sends as many again with each PUBACK when it has more in its queue: with
+    // the same bound, every connection would end like the first.
+    let config = Config {
+        receive_maximum: 2,
+        ..v5()
+    };
+    play_online(&config, |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x32\x07\0\x01t\0\x02\0b");
+        scene.refuses(b"\x32\x07\0\x01t\0\x03\0c");
+        scene.cut();
+        scene.wire.clear();
+        scene.connect();
+        // Session Expiry Interval, Maximum Packet Size, Topic Alias Maximum.
+        scene.sends(&[
+            b"\x10\x1B\0\x04MQTT\x05\0\0\x3C\x0D\x11\0\0\x0E\x10\x27\0\x10\0\0\x22\0\x10\0\x01c",
+        ]);
+        scene.receive(PRESENT_5);
+        scene.receive(b"\x3A\x07\0\x01t\0\x01\0a\x3A\x07\0\x01t\0\x02\0b");
+        scene.receive(b"\x3A\x07\0\x01t\0\x03\0c");
+        scene.sends_nothing();
+    });
+}
+
+#[test]
 fn situation_11_in_only_unanswered_publishes_of_this_connection_count() {
     let config = Config {
         receive_maximum: 2,
