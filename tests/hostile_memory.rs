@@ -234,7 +234,7 @@ fn every_identifier_in_use_is_bounded() {
         for id in 1..=last {
             setup
                 .peer
-                .send(&publish(Version::V3_1_1, 0x34 | round * 8, id, b""));
+                .send(&publish(Version::V3_1_1, 0x34 | (round * 8), id, b""));
             setup.peer.received();
         }
         let held = held(&region);
