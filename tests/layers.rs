@@ -23,12 +23,20 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("protocol", &["protocol"]),
     ("doors", &["clock", "statistics", "transport"]),
     ("settings", &["event", "options"]),
-    ("state", &["loose", "queue", "router", "shared", "waiter"]),
+    (
+        "state",
+        &[
+            "deliver", "ending", "loose", "queue", "router", "shared", "waiter",
+        ],
+    ),
     (
         "driver",
         &["alarm", "connection", "driver", "reader", "reconnect"],
     ),
-    ("handles", &["client", "events", "subscription", "wait_for"]),
+    (
+        "handles",
+        &["calls", "client", "events", "subscription", "wait_for"],
+    ),
 ];
 
 /// Names the modules, and with the feature the test kit, which may use everything.
