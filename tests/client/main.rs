@@ -5,6 +5,7 @@ mod cancel;
 mod fairness;
 mod forwarding;
 mod goodbye;
+mod hostile;
 mod lifecycle;
 mod reconnect;
 mod subscriptions;
