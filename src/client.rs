@@ -33,7 +33,8 @@ impl Client {
     /// Makes a client and its driver. Nothing is sent before the driver runs; calls made before are
     /// kept.
     ///
-    /// The driver ends after [`Client::disconnect`], or when no `Client` and no [`Subscription`] is left.
+    /// The driver ends after [`Client::disconnect`], or when no `Client` and no
+    /// [`Subscription`](crate::Subscription) is left.
     pub fn new(options: Options) -> (Self, Driver) {
         let settings = Settings {
             wait_timeout: options.wait_timeout,
@@ -173,7 +174,7 @@ impl Client {
 
     /// Unsubscribes from `filter`: all its handles lose it, and a stream without filters ends.
     ///
-    /// Seldom needed: dropping the [`Subscription`] does it too.
+    /// Seldom needed: dropping the [`Subscription`](crate::Subscription) does it too.
     ///
     /// # Errors
     /// A bad filter; with [`Wait::Ack`] a refusal.
@@ -282,8 +283,11 @@ impl Client {
     /// that no will is published. Later calls are [`ErrorKind::Closed`]. Offline it does not connect to
     /// get rid of messages.
     ///
+    /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed
+    ///
     /// # Errors
-    /// [`ErrorKind::Unacknowledged`] with the number of messages that stayed.
+    /// [`ErrorKind::Unacknowledged`](crate::ErrorKind::Unacknowledged) with the number of messages that
+    /// stayed.
     ///
     /// # Cancel safety
     /// Dropping the future does not undo it.
