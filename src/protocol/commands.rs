@@ -48,10 +48,6 @@ impl Protocol {
     /// # Errors
     /// The broker's limits forbid it; the queue is full and nobody waits; QoS 0 without a link if
     /// nothing is kept. The message comes back.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the message goes back to its caller; a box for it would be an allocation"
-    )]
     pub fn publish(
         &mut self,
         message: Message,

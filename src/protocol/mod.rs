@@ -11,11 +11,6 @@
     clippy::exhaustive_enums,
     reason = "hidden; matched to the end by the client"
 )]
-#![allow(
-    clippy::exhaustive_enums,
-    clippy::exhaustive_structs,
-    reason = "hidden: a change here breaks no program"
-)]
 
 // The client's side and the network's side of `Protocol`.
 mod commands;

@@ -396,9 +396,12 @@ impl Wake for Counted {
     fn wake(self: Arc<Self>) {}
 }
 
+/// Polls a wait; true once it has ended.
+type Polled = dyn FnMut(&mut Context<'_>) -> bool;
+
 /// Something of everything that waits, polled once.
 struct Waits {
-    polls: Vec<Box<dyn FnMut(&mut Context<'_>) -> bool>>,
+    polls: Vec<Box<Polled>>,
     waker: Arc<Counted>,
 }
 
