@@ -198,6 +198,7 @@ impl PublishOut {
             Stage::Unsettled { id } => (Some(id), entry.written == Written::InThisSession),
             Stage::Sent { .. } | Stage::Released { .. } => return,
         };
+        // One that moved up from the line in this very turn has no time yet.
         entry.expires.stamp(now);
         let seconds = match (entry.expires.left(now), dup) {
             (Some(seconds), _) => Ok(seconds),

@@ -427,3 +427,17 @@ fn a_pingresp_that_comes_before_the_flush_is_noticed_is_the_answer() {
         scene.sends_nothing();
     });
 }
+
+#[test]
+fn a_flush_of_nothing_does_not_hide_a_stall() {
+    play_online(&v5(), |scene| {
+        scene.takes = 0;
+        scene.publish_0(b"x", Wait::None);
+        for _ in 0..59 {
+            scene.wait(1);
+            // A transport that holds nothing is flushed at once.
+            scene.protocol.handle_flushed(scene.now);
+        }
+        silent(scene.pass(seconds(1)), 60);
+    });
+}

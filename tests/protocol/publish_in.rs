@@ -577,3 +577,32 @@ fn a_message_dropped_unanswered_after_its_timeout_owes_nothing() {
         assert_eq!(scene.protocol.untaken(), 0);
     });
 }
+
+#[test]
+fn the_take_timeout_of_a_message_that_came_again_counts_from_then() {
+    play_online(&v5(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a");
+        scene.wait(4);
+        scene.reconnect_present();
+        scene.receive(b"\x3A\x07\0\x01t\0\x01\0a");
+        scene.wait(4);
+        scene.sends_nothing();
+        scene.wait(1);
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
+#[test]
+fn an_unread_message_whose_id_was_skipped_since_is_not_rearmed() {
+    play_online(&small(Version::V3_1_1), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        scene.gets("t", b"a");
+        scene.reconnect_present();
+        scene.receive(b"\x32\x13\0\x01t\0\x01abcdefghijklmn");
+        scene.reconnect_present();
+        scene.receive(b"\x3A\x06\0\x01t\0\x01b");
+        scene.gets("t", b"b");
+    });
+}

@@ -143,6 +143,8 @@ fn qos_0_that_waits_for_its_flush_ends_with_the_link() {
         scene.fails_with(begun, Sent::Maybe, text);
         scene.fails_with(unsent, Sent::No, "publish: the link was lost (not sent)");
         // It is not sent again.
+        assert!(!scene.protocol.needs_flush());
+        assert!(scene.protocol.is_drained());
         scene.wire.clear();
         scene.open_with(PRESENT_5);
         scene.sends_nothing();
@@ -821,6 +823,28 @@ fn a_message_is_not_to_blame_for_a_connection_that_acknowledged_another() {
         }
         scene.goes_on(token);
         assert!(scene.wire.starts_with(b"\x3A\x07\0\x01t\0\x01\0a"));
+    });
+}
+
+#[test]
+fn a_message_is_not_to_blame_for_a_connection_that_finished_another() {
+    play_online(&v5(), |scene| {
+        for _ in 0..5 {
+            scene.publish(Qos::ExactlyOnce, b"b", Wait::None);
+        }
+        scene.receive(b"\x50\x02\0\x01\x50\x02\0\x02\x50\x02\0\x03\x50\x02\0\x04\x50\x02\0\x05");
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.cut();
+        for id in 1..=5 {
+            scene.open_with(PRESENT_5);
+            // The PUBCOMP of a PUBREL that was sent again.
+            scene.receive(&[0x70, 2, 0, id]);
+            scene.closed_by_broker();
+        }
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x06\0a"]);
+        scene.goes_on(token);
     });
 }
 

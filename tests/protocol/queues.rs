@@ -1,6 +1,6 @@
 //! The bounds of the queues, and the line of callers who wait for room.
 
-use coracle::{ErrorKind, Message, Qos, Sent, Wait};
+use coracle::{ErrorKind, Message, Qos, Reason, Sent, Wait};
 
 use crate::*;
 
@@ -319,5 +319,49 @@ fn a_packet_that_mqtt_cannot_express_is_an_error_of_the_call() {
         scene.publish_refused(message);
         assert!(scene.protocol.publish_qos0(outgoing(&huge), None).is_err());
         assert!(scene.protocol.is_drained());
+    });
+}
+
+#[test]
+fn a_queue_counts_each_message_to_the_byte() {
+    // Topic, payload and 64 bytes make 66, so there is room as long as nothing else counts.
+    for (bound, room) in [(66, false), (67, true)] {
+        let config = Config {
+            queue_bytes: bound,
+            ..v5()
+        };
+        play_online(&config, |scene| {
+            scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+            let two = scene.publish(Qos::AtLeastOnce, b"b", Wait::Ack);
+            scene.receive(b"\x40\x02\0\x01");
+            assert_eq!(scene.protocol.has_room(), room);
+            scene.receive(b"\x40\x02\0\x02");
+            scene.is_acknowledged(two, Reason::SUCCESS);
+            assert!(scene.protocol.has_room());
+        });
+    }
+}
+
+#[test]
+fn a_queue_of_qos_0_counts_what_is_left_of_it() {
+    let config = Config {
+        queue_bytes: 100_000,
+        ..v5()
+    };
+    play(&config, |scene| {
+        for _ in 0..3 {
+            scene.publish_0(&[b'x'; 40_000], Wait::None);
+        }
+        assert!(!scene.protocol.has_room());
+        scene.connect();
+        scene.takes = 0;
+        scene.receive(CONNACK_5);
+        // Two fill the out buffer, and one waits.
+        assert_eq!(scene.protocol.pending_qos0(), 1);
+        scene.publish_0(&[b'x'; 60_000], Wait::None);
+        assert!(!scene.protocol.has_room());
+        scene.takes = usize::MAX;
+        scene.turn();
+        assert!(scene.protocol.has_room());
     });
 }

@@ -1194,6 +1194,22 @@ fn situation_11_in_only_unanswered_publishes_of_this_connection_count() {
 }
 
 #[test]
+fn situation_11_in_a_qos_2_message_that_comes_again_counts_again() {
+    let config = Config {
+        receive_maximum: 2,
+        ..v5()
+    };
+    play_online(&config, |scene| {
+        scene.receive(b"\x34\x07\0\x01t\0\x02\0b");
+        scene.reconnect_present();
+        scene.hold = true;
+        scene.receive(b"\x3C\x07\0\x01t\0\x02\0b\x32\x07\0\x01t\0\x03\0c");
+        let error = scene.refuses(b"\x32\x07\0\x01t\0\x04\0d");
+        assert_eq!(violation(&error).1, Reason::RECEIVE_MAXIMUM_EXCEEDED);
+    });
+}
+
+#[test]
 fn situation_11_in_a_refused_qos_2_message_is_answered() {
     let config = Config {
         receive_maximum: 1,
