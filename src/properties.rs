@@ -11,7 +11,7 @@ use std::fmt;
 use crate::reason::Reason;
 use crate::topic::check_topic;
 
-use value::{Pair, Value, Variable};
+use self::value::{Pair, Value, Variable};
 
 /// The largest variable byte integer (MQTT 5, section 1.5.5).
 pub(crate) const MAX_VARIABLE: u32 = 268_435_455;
