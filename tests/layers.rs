@@ -324,7 +324,7 @@ fn the_bottom_layer_uses_only_std_and_itself() {
             .filter(|line| line.trim_start().starts_with("use "))
         {
             let from = line.trim_start().trim_start_matches("use ");
-            let known = ["std::", "crate::", "super::"];
+            let known = ["std::", "crate::", "super::", "self::"];
             assert!(known.iter().any(|start| from.starts_with(start)), "{line}");
         }
     }
