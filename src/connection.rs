@@ -321,9 +321,11 @@ fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
 
 /// The protocol ends the connection. A broker that said goodbye may have meant a message of ours.
 fn failed(error: Error) -> Outcome {
-    let end = match error.kind() {
-        ErrorKind::Disconnected { .. } => End::ByBroker,
-        _ => End::Otherwise,
+    let by_broker = matches!(error.kind(), ErrorKind::Disconnected { .. });
+    let end = if by_broker {
+        End::ByBroker
+    } else {
+        End::Otherwise
     };
     Outcome::Failed(error, end)
 }
