@@ -55,8 +55,11 @@ fn a_flood_of_messages_starves_neither_a_task_nor_another_client() {
     let mut other_peer = other.greet(CONNACK);
     let published = Rc::new(Cell::new(0));
     let publisher = {
-        let (client, received, published) =
-            (other.client, Rc::clone(&received), Rc::clone(&published));
+        let (client, received, published) = (
+            other.client.clone(),
+            Rc::clone(&received),
+            Rc::clone(&published),
+        );
         async move {
             while received.get() < FLOOD {
                 let publishing = client.publish("o", "x", Qos::AtMostOnce, Wait::Sent);
@@ -86,6 +89,8 @@ fn a_flood_of_messages_starves_neither_a_task_nor_another_client() {
         published.get()
     );
     assert_eq!(other_peer.received().len(), published.get() * 7);
+    // It would have left with its last handle.
+    assert!(other.client.is_connected());
     assert_eq!(peer.received().len(), FLOOD * 4, "each is acknowledged");
 }
 

@@ -8,6 +8,7 @@ mod goodbye;
 mod hostile;
 mod lifecycle;
 mod reconnect;
+mod reentrancy;
 mod subscriptions;
 mod waits;
 
