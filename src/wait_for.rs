@@ -304,7 +304,7 @@ impl Future for Unsubscribing {
 ///
 /// # Cancel safety
 /// Dropping it undoes nothing.
-#[must_use = "futures do nothing unless polled"]
+#[must_use = "the call has taken effect, but how it ends would go unseen"]
 pub struct Waiting {
     pub(crate) call: Call,
 }
