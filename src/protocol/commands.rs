@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
 use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
@@ -39,7 +40,8 @@ impl Protocol {
         if !self.room_qos0() {
             return Err(Error::new(ErrorKind::QueueFull, Doing::Publishing));
         }
-        self.session.publish_qos0.accept(outgoing, wait);
+        let expires = Expiry::of(outgoing.properties);
+        self.session.publish_qos0.accept(outgoing, wait, expires);
         Ok(())
     }
 
@@ -62,7 +64,8 @@ impl Protocol {
             Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
         };
         if room {
-            self.accept(message, wait);
+            let expires = Expiry::of(message.property_list());
+            self.accept(message, wait, expires);
             return Ok(Accepted::Yes);
         }
         let Some((wait, token)) = wait else {
@@ -188,7 +191,12 @@ impl Protocol {
         session.unsubscribing.close(&mut self.out);
     }
 
-    pub(super) fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
+    pub(super) fn accept(
+        &mut self,
+        message: Message,
+        wait: Option<(Wait, Token)>,
+        expires: Expiry,
+    ) {
         match message.quality_of_service() {
             Qos::AtMostOnce => {
                 let outgoing = Outgoing {
@@ -199,9 +207,11 @@ impl Protocol {
                 };
                 self.session
                     .publish_qos0
-                    .accept(outgoing, wait.map(|(_, token)| token));
+                    .accept(outgoing, wait.map(|(_, token)| token), expires);
             }
-            Qos::AtLeastOnce | Qos::ExactlyOnce => self.session.publish_out.accept(message, wait),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                self.session.publish_out.accept(message, wait, expires)
+            }
         }
     }
 

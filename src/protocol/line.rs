@@ -6,8 +6,10 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::Token;
+use super::expiry::Expiry;
 use super::outbox::Outbox;
 use crate::error::Error;
 use crate::message::Message;
@@ -19,6 +21,8 @@ pub(super) struct Line {
     queue: VecDeque<Parked>,
     /// How many places of `queue` belong to nobody any more.
     withdrawn: usize,
+    /// How many at the end of `queue` came since the last turn.
+    unstamped: usize,
     next: u64,
 }
 
@@ -26,7 +30,16 @@ pub(super) struct Line {
 struct Parked {
     place: u64,
     /// None once it was withdrawn.
-    content: Option<(Message, Wait, Token)>,
+    content: Option<Waiting>,
+}
+
+/// A message in line, and who waits for what.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) message: Message,
+    pub(super) wait: Wait,
+    pub(super) token: Token,
+    pub(super) expires: Expiry,
 }
 
 impl Line {
@@ -41,9 +54,24 @@ impl Line {
         self.next += 1;
         self.queue.push_back(Parked {
             place,
-            content: Some((message, wait, token)),
+            content: Some(Waiting {
+                expires: Expiry::of(message.property_list()),
+                message,
+                wait,
+                token,
+            }),
         });
+        self.unstamped += 1;
         place
+    }
+
+    /// Gives the messages that came since the last turn the time from which their expiry counts.
+    pub(super) fn stamp(&mut self, now: Instant) {
+        let unstamped = self.queue.iter_mut().rev().take(self.unstamped);
+        for waiting in unstamped.filter_map(|parked| parked.content.as_mut()) {
+            waiting.expires.stamp(now);
+        }
+        self.unstamped = 0;
     }
 
     /// The caller at `place` gives up. Returns its message if it was still in line.
@@ -52,14 +80,14 @@ impl Line {
             .queue
             .binary_search_by_key(&place, |parked| parked.place)
             .ok()?;
-        let (message, ..) = self.queue.get_mut(index)?.content.take()?;
+        let waiting = self.queue.get_mut(index)?.content.take()?;
         self.withdrawn += 1;
         self.tidy();
-        Some(message)
+        Some(waiting.message)
     }
 
     /// The first in line.
-    pub(super) fn pop(&mut self) -> Option<(Message, Wait, Token)> {
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
         let first = self.queue.pop_front()?.content;
         self.tidy();
         first
@@ -67,8 +95,8 @@ impl Line {
 
     /// None of them will move up: their waits end with this error.
     pub(super) fn fail(&mut self, error: &Error, out: &mut Outbox) {
-        for (_, _, token) in self.queue.drain(..).filter_map(|parked| parked.content) {
-            out.done(token, Err(error.clone()));
+        for waiting in self.queue.drain(..).filter_map(|parked| parked.content) {
+            out.done(waiting.token, Err(error.clone()));
         }
         self.withdrawn = 0;
     }

@@ -112,14 +112,19 @@ impl PublishOut {
     }
 
     /// Accepts a message. It leaves with the next [`PublishOut::emit`] that has room for it.
-    pub(super) fn accept(&mut self, message: Message, wait: Option<(Wait, Token)>) {
+    pub(super) fn accept(
+        &mut self,
+        message: Message,
+        wait: Option<(Wait, Token)>,
+        expires: Expiry,
+    ) {
         let cost = cost(message.topic().len(), message.payload().len());
         self.bytes += cost;
         let order = self.next_order;
         self.next_order += 1;
         let key = self.entries.insert(Entry {
             qos: message.quality_of_service(),
-            expires: Expiry::of(message.property_list()),
+            expires,
             message: Some(message),
             cost,
             order,
@@ -198,8 +203,6 @@ impl PublishOut {
             Stage::Unsettled { id } => (Some(id), entry.written == Written::InThisSession),
             Stage::Sent { .. } | Stage::Released { .. } => return,
         };
-        // One that moved up from the line in this very turn has no time yet.
-        entry.expires.stamp(now);
         let seconds = match (entry.expires.left(now), dup) {
             (Some(seconds), _) => Ok(seconds),
             // What the broker may already have is finished whatever its age [MQTT-4.3.3-7].

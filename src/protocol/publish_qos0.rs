@@ -104,9 +104,8 @@ impl PublishQos0 {
     }
 
     /// Keeps a message until there is room.
-    pub(super) fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>) {
+    pub(super) fn accept(&mut self, outgoing: Outgoing<'_>, wait: Option<Token>, expires: Expiry) {
         let properties = outgoing.properties.as_bytes();
-        let expires = Expiry::of(outgoing.properties);
         self.topics.push_str(outgoing.topic);
         self.buffer.extend_from_slice(properties);
         let payload = outgoing.payload.as_bytes();

@@ -9,9 +9,11 @@ impl Protocol {
     /// Encodes what is pending and may be sent now; moves callers up who wait for room. What was accepted
     /// since the last call gets the time from which its expiry counts.
     pub fn pump(&mut self, now: Instant) {
-        self.move_up();
         self.session.publish_out.stamp(now);
         self.session.publish_qos0.stamp(now);
+        self.session.line.stamp(now);
+        self.session.line_qos0.stamp(now);
+        self.move_up();
         self.emit_requests();
         // What ends instead of being sent makes room without a byte, so nothing else would call again.
         while self.emit_messages(now) && self.move_up() {}
@@ -127,15 +129,17 @@ impl Protocol {
     fn move_up(&mut self) -> bool {
         let mut moved = false;
         while self.session.publish_out.bytes() < self.config.queue_bytes
-            && let Some((message, wait, token)) = self.session.line.pop()
+            && let Some(waiting) = self.session.line.pop()
         {
-            self.accept(message, Some((wait, token)));
+            let wait = Some((waiting.wait, waiting.token));
+            self.accept(waiting.message, wait, waiting.expires);
             moved = true;
         }
         while self.session.publish_qos0.bytes() < self.config.queue_bytes
-            && let Some((message, wait, token)) = self.session.line_qos0.pop()
+            && let Some(waiting) = self.session.line_qos0.pop()
         {
-            self.accept(message, Some((wait, token)));
+            let wait = Some((waiting.wait, waiting.token));
+            self.accept(waiting.message, wait, waiting.expires);
             moved = true;
         }
         moved

@@ -365,3 +365,28 @@ fn a_queue_of_qos_0_counts_what_is_left_of_it() {
         assert!(scene.protocol.has_room());
     });
 }
+
+#[test]
+fn the_expiry_of_a_message_in_line_counts_from_its_call() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        play(&two(), |scene| {
+            scene.publish(qos, b"a", Wait::None);
+            scene.publish(qos, b"b", Wait::None);
+            let expiring = |seconds| {
+                Message::new("t", "c")
+                    .qos(qos)
+                    .expiry(Duration::from_secs(seconds))
+            };
+            let short = scene.publish_message(expiring(10), Wait::Ack);
+            let long = scene.publish_message(expiring(100), Wait::Sent);
+            scene.wait(30);
+            scene.open_with(CONNACK_5);
+            scene.receive(b"\x40\x02\0\x01\x40\x02\0\x02");
+            let error = scene.fails(short);
+            assert!(matches!(error.kind(), ErrorKind::Expired), "{error}");
+            scene.is_sent(long);
+            // 70 seconds are left.
+            assert!(scene.wire.ends_with(b"\x05\x02\0\0\0\x46c"));
+        });
+    }
+}
