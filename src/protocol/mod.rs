@@ -67,8 +67,10 @@ use session::{Online, Session};
 ///   [`Protocol::poll_effect`], and with [`Protocol::poll_timeout`] the instant at which
 ///   [`Protocol::handle_timeout`] wants to be called.
 ///
-/// After any of the middle two the driver calls [`Protocol::pump`], then polls until nothing comes.
-/// No method waits, reads a clock, or calls anyone.
+/// After any of the middle two the driver calls [`Protocol::pump`], then polls until nothing comes. A chunk
+/// goes back with [`Protocol::handle_written`] even if the transport took nothing of it, or is dropped when
+/// [`Protocol::disconnected`] is called; commands may come while it is away. No method waits, reads a clock,
+/// or calls anyone.
 #[derive(Debug)]
 pub struct Protocol {
     config: Config,
