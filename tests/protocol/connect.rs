@@ -509,3 +509,54 @@ fn further_properties_of_connect_are_sent() {
         scene.sends(&[b"\x10\x15\0\x04MQTT\x05\x02\0\x3C\x07\x26\0\x01k\0\x01v\0\x01c"]);
     });
 }
+
+#[test]
+fn another_broker_that_does_not_let_us_in_leaves_the_session_where_it_is() {
+    play_online(&v5(), |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        scene.cut();
+        scene.protocol.forget_session();
+        scene.connect();
+        scene.refuses(b"\x20\x03\0\x87\0");
+        scene.cut();
+        scene.protocol.remember_session();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+        scene.goes_on(token);
+        // Once a broker let us in, there is nothing to go back to.
+        scene.protocol.remember_session();
+        scene.reconnect_present();
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+    });
+}
+
+#[test]
+fn the_farewell_ends_a_session_that_lives_with_its_process() {
+    for (version, session, ends) in [
+        (Version::V5_0, SessionMode::Fresh, true),
+        (Version::V5_0, SessionMode::Resume, false),
+        (Version::V5_0, SessionMode::None, false),
+        (Version::V3_1_1, SessionMode::Fresh, false),
+        (Version::V3_1, SessionMode::Fresh, false),
+    ] {
+        let config = Config {
+            session,
+            ..config(version)
+        };
+        let farewell = config.farewell();
+        let expected = ends.then_some(0);
+        assert_eq!(farewell.list().session_expiry_interval(), expected);
+    }
+}
+
+#[test]
+fn a_client_that_said_good_bye_is_leaving() {
+    play_online(&v5(), |scene| {
+        assert!(!scene.protocol.is_leaving());
+        scene.disconnect();
+        assert!(scene.protocol.is_leaving());
+        scene.cut();
+        assert!(!scene.protocol.is_leaving());
+    });
+}

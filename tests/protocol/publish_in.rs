@@ -606,3 +606,74 @@ fn an_unread_message_whose_id_was_skipped_since_is_not_rearmed() {
         scene.gets("t", b"b");
     });
 }
+
+#[test]
+fn a_skipped_message_that_comes_again_is_answered_once_while_its_pubrec_waits() {
+    play_online(&small(Version::V3_1_1), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x34\x06\0\x01t\0\x02a");
+        scene.receive(b"\x34\x13\0\x01t\0\x04abcdefghijklmn\x3C\x13\0\x01t\0\x04abcdefghijklmn");
+        scene.sends_nothing();
+        let got = scene.gets("t", b"a");
+        scene.take(&got);
+        scene.sends(&[b"\x50\x02\0\x02", b"\x50\x02\0\x04"]);
+    });
+}
+
+#[test]
+fn a_message_to_be_skipped_whose_topic_does_not_fit_is_malformed() {
+    play_online(&small(Version::V3_1_1), |scene| {
+        let error = scene.refuses(b"\x32\x13\0\x12abcdefghijklmnopqrs");
+        assert_eq!(violation(&error).1, Reason::MALFORMED_PACKET);
+    });
+}
+
+#[test]
+fn many_messages_behind_an_unread_one_leave_no_timer_behind() {
+    play_online(&v3(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        scene.gets("t", b"a");
+        for _ in 0..2000 {
+            scene.receive(b"\x34\x06\0\x01t\0\x02b");
+            let got = scene.gets("t", b"b");
+            scene.take(&got);
+            scene.receive(b"\x62\x02\0\x02");
+        }
+        scene.wire.clear();
+        scene.wait(5);
+        scene.sends(&[b"\x40\x02\0\x01"]);
+        assert!(scene.effect().starts_with("Overdue"));
+        scene.no_effect();
+    });
+}
+
+#[test]
+fn before_5_0_more_unanswered_messages_than_packet_ids_are_a_violation() {
+    play_online(&v3(), |scene| {
+        scene.hold = true;
+        let mut packets = Vec::new();
+        for id in 1..=u16::MAX {
+            let [high, low] = id.to_be_bytes();
+            packets.extend_from_slice(&[0x32, 5, 0, 1, b't', high, low]);
+        }
+        scene.feed(&packets).expect("each has its own id");
+        assert_eq!(scene.got.len(), 65_535);
+        scene.refuses(b"\x32\x05\0\x01t\0\x01");
+    });
+}
+
+#[test]
+fn unsent_answers_clog_the_out_buffer_and_unsent_messages_do_not() {
+    play_online(&v5(), |scene| {
+        scene.takes = 0;
+        scene.publish_0(&[b'x'; 100_000], Wait::None);
+        assert!(!scene.protocol.is_clogged());
+        let flood = b"\x62\x02\0\x09".repeat(14_000);
+        scene.feed(&flood).expect("answered each");
+        assert!(scene.protocol.is_clogged());
+        scene.takes = usize::MAX;
+        scene.turn();
+        assert!(!scene.protocol.is_clogged());
+    });
+}
