@@ -1,5 +1,6 @@
 //! Handing a message to everyone it belongs to, and what is owed for it.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::error::{Doing, Error, ErrorKind};
@@ -106,14 +107,17 @@ impl State {
             let filters = std::mem::take(&mut subscriber.filters);
             let waker = subscriber.reading.end(Some(error.clone()));
             self.loose.wake_later(waker);
-            let ended: Vec<_> = filters
-                .into_iter()
-                .filter(|filter| self.router.detach(key, filter))
-                .collect();
+            let mut ended = Vec::new();
+            for filter in filters {
+                if self.router.detach(key, &filter) {
+                    ended.push(Rc::clone(&filter));
+                }
+                let error = error.clone();
+                self.tell(&Event::SubscriptionEnded { filter, error });
+            }
             if !ended.is_empty() {
                 self.protocol.unsubscribe(&ended, None);
             }
-            self.tell(&Event::SubscriptionEnded { filter, error });
         } else {
             self.tell(&Event::SlowConsumer {
                 filter,

@@ -96,6 +96,18 @@ impl Driver {
     /// # Cancel safety
     /// Dropping it closes the client without DISCONNECT, so the broker publishes the will.
     pub async fn run(mut self) -> Result<()> {
+        let result = self.stay_connected().await;
+        if let Err(error) = &result {
+            // Spawned and detached, nobody reads what it returns: each `Closed` says it, and the log.
+            log::error!("{error}");
+            self.guard
+                .0
+                .with(|state| state.failure = Some(error.clone()));
+        }
+        result
+    }
+
+    async fn stay_connected(&mut self) -> Result<()> {
         self.options.check()?;
         loop {
             let next = match self.open().await {
@@ -282,8 +294,12 @@ impl Driver {
         log::info!("{error}");
         let decision = self.reconnect.link_lost(&error);
         let (next, retry_in) = self.follow(decision, &error);
+        let failure = Some(error.clone());
         let event = Event::Disconnected { error, retry_in };
-        self.guard.0.with(|state| state.tell(&event));
+        self.guard.0.with(|state| {
+            state.failure = failure;
+            state.tell(&event);
+        });
         next
     }
 
@@ -292,6 +308,7 @@ impl Driver {
         let attempt = self.reconnect.attempts();
         log::info!("attempt {attempt}: {error}");
         let (next, retry_in) = self.follow(decision, &error);
+        let failure = Some(error.clone());
         let event = Event::ConnectFailed {
             error,
             attempt,
@@ -301,6 +318,7 @@ impl Driver {
             state.protocol.disconnected(End::Otherwise);
             state.protocol.remember_session();
             state.statistics.failed += 1;
+            state.failure = failure;
             state.tell(&event);
         });
         next

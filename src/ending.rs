@@ -90,10 +90,15 @@ impl State {
             self.protocol.close();
         }
         self.settle();
-        let Self { waiters, loose, .. } = self;
-        waiters.close(|waker| loose.wake_later(waker));
+        let Self {
+            waiters,
+            loose,
+            failure,
+            ..
+        } = self;
+        waiters.close(failure.as_ref(), |waker| loose.wake_later(waker));
         for (_, subscriber) in &mut self.router.subscribers {
-            let closed = Error::closed(Doing::Receiving);
+            let closed = Error::closed(Doing::Receiving).because(self.failure.as_ref());
             let waker = subscriber.reading.end(Some(closed));
             self.loose.wake_later(waker);
             if let Sink::Inline(inline) = &mut subscriber.sink {

@@ -15,11 +15,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why something failed: who is to blame, what was being done, and whether a message left.
 ///
 /// `Clone`, `Send` and `Sync` although the client is not: it may be boxed and carried anywhere.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     doing: Doing,
     sent: Sent,
+    /// What went wrong before, if that explains it.
+    cause: Option<Arc<Self>>,
 }
 
 /// What was being done when it failed.
@@ -215,6 +217,7 @@ impl Error {
             kind,
             doing,
             sent: Sent::No,
+            cause: None,
         }
     }
 
@@ -225,6 +228,12 @@ impl Error {
 
     pub(crate) fn while_doing(mut self, doing: Doing) -> Self {
         self.doing = doing;
+        self
+    }
+
+    /// The same, explained by what went wrong before.
+    pub(crate) fn because(mut self, cause: Option<&Self>) -> Self {
+        self.cause = cause.map(|cause| Arc::new(cause.clone()));
         self
     }
 
@@ -307,6 +316,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.kind, ErrorKind::Closed)
+    }
+
     /// The reason that the broker gave, if this is a refusal or a disconnect.
     pub fn reason(&self) -> Option<Reason> {
         if let ErrorKind::Refused { reason, .. } | ErrorKind::Disconnected { reason, .. } =
@@ -377,16 +390,25 @@ impl fmt::Display for Error {
             (Doing::Publishing, Sent::Maybe) => f.write_str(" (perhaps sent)"),
             (Doing::Publishing, Sent::Yes) => f.write_str(" (sent)"),
             (_, Sent::No | Sent::Maybe | Sent::Yes) => Ok(()),
-        }
+        }?;
+        self.cause
+            .as_ref()
+            .map_or(Ok(()), |cause| write!(f, "; before that, {cause}"))
+    }
+}
+
+impl fmt::Debug for Error {
+    /// The same sentence as `Display`, because this is what a failing `main` prints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if let ErrorKind::Io(error) = &self.kind {
-            Some(error)
-        } else {
-            None
+            return Some(error);
         }
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }

@@ -40,7 +40,8 @@ pub enum Event {
     },
     /// A message for which nobody waits any more was not published, or not acknowledged.
     Unpublished {
-        /// The message, unless it was QoS 0 or the broker had confirmed that it received it.
+        /// The message, if it is still known: not at QoS 0, not once the broker confirmed that it received
+        /// it, and not if a wait for it was given up.
         message: Option<Message>,
         /// Why.
         error: Error,

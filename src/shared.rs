@@ -50,6 +50,8 @@ pub(crate) struct State {
     /// When the driver's turn began, and when CONNACK came.
     now: Option<Instant>,
     pub(crate) connected_at: Option<Instant>,
+    /// What the last attempt failed with, or the driver ended with; none while there is a connection.
+    pub(crate) failure: Option<Error>,
     /// How long a disconnect waits for what is not acknowledged.
     pub(crate) drain_timeout: Duration,
 }
@@ -110,6 +112,7 @@ impl Shared {
             driver: DriverState::Woken,
             now: None,
             connected_at: None,
+            failure: None,
             drain_timeout,
         })))
     }
@@ -159,7 +162,9 @@ impl State {
     pub(crate) fn check_open(&self, doing: Doing) -> Result<()> {
         match self.wanted {
             Wanted::Connection | Wanted::Reconnect => Ok(()),
-            Wanted::Leave { .. } | Wanted::Nothing => Err(Error::closed(doing)),
+            Wanted::Leave { .. } | Wanted::Nothing => {
+                Err(Error::closed(doing).because(self.failure.as_ref()))
+            }
         }
     }
 
@@ -193,11 +198,13 @@ impl State {
             protocol,
             loose,
             conditions,
+            failure,
             ..
         } = self;
         let mut wakers = Vec::new();
         waiters.expire(
             now,
+            failure.as_ref(),
             |token, parked| withdraw(protocol, conditions, loose, token, parked),
             |waker| wakers.extend(waker),
         );
@@ -322,6 +329,10 @@ impl State {
 
     /// Ends this wait.
     pub(crate) fn finish(&mut self, token: Token, outcome: Result<Done>) {
+        let outcome = outcome.map_err(|error| match error.is_closed() {
+            true => error.because(self.failure.as_ref()),
+            false => error,
+        });
         let (waker, unwanted) = self.waiters.finish(token, outcome);
         self.loose.wake_later(waker);
         // Nobody waits any more, so an event says what the call cannot.
@@ -385,6 +396,7 @@ impl State {
     fn connected(&mut self, continuity: Continuity) {
         self.statistics.connected += 1;
         self.connected_at = self.now;
+        self.failure = None;
         let session_present = continuity == Continuity::Present;
         for token in std::mem::take(&mut self.conditions.connected) {
             self.finish(token, Ok(Done::Sent));

@@ -221,6 +221,7 @@ impl Waiters {
     pub(crate) fn expire(
         &mut self,
         now: Instant,
+        because: Option<&Error>,
         mut withdraw: impl FnMut(Token, Option<(Qos, u64)>) -> bool,
         mut wake: impl FnMut(Option<Waker>),
     ) {
@@ -243,7 +244,7 @@ impl Waiters {
             wake(waiting.waker.take());
             let withdrawn = withdraw(token, waiting.parked);
             let kind = ErrorKind::TimedOut(waiting.timeout.unwrap_or_default());
-            let error = Error::new(kind, waiting.doing);
+            let error = Error::new(kind, waiting.doing).because(because);
             *waiter = if withdrawn {
                 Waiter::Done(Err(error))
             } else {
@@ -254,12 +255,13 @@ impl Waiters {
     }
 
     /// The client is closed: every wait that goes on ends.
-    pub(crate) fn close(&mut self, mut wake: impl FnMut(Option<Waker>)) {
+    pub(crate) fn close(&mut self, because: Option<&Error>, mut wake: impl FnMut(Option<Waker>)) {
         self.slab.retain(|_, waiter| {
             match waiter {
                 Waiter::Waiting(waiting) => {
                     wake(waiting.waker.take());
-                    *waiter = Waiter::Done(Err(Error::closed(waiting.doing)));
+                    let error = Error::closed(waiting.doing).because(because);
+                    *waiter = Waiter::Done(Err(error));
                 }
                 Waiter::Late(error) => *waiter = Waiter::Done(Err(error.clone())),
                 Waiter::Done(_) => {}

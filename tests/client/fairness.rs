@@ -55,10 +55,6 @@ fn a_flood_of_messages_starves_neither_a_task_nor_another_client() {
     let mut other_peer = other.greet(CONNACK);
     let published = Rc::new(Cell::new(0));
     let publisher = {
-        #[expect(
-            clippy::redundant_clone,
-            reason = "without a handle that outlives the task this client would leave"
-        )]
         let (client, received, published) = (
             other.client.clone(),
             Rc::clone(&received),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use coracle::testkit::{Attempt, BrokerOptions, World};
 use coracle::{
     Blame, BoxedTransport, Client, Endpoint, ErrorKind, Event, Filters, Incoming, LocalBoxFuture,
-    Message, Properties, Qos, Reason, Wait,
+    Message, Overflow, Properties, Qos, Reason, Wait,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -290,4 +290,60 @@ fn what_disconnect_could_not_send_at_qos_0_is_counted() {
         matches!(error.kind(), ErrorKind::Unacknowledged(1)),
         "{error}"
     );
+}
+
+#[test]
+fn a_wait_that_ends_without_a_connection_says_why_there_is_none() {
+    let setup = Setup::with_peers();
+    let refused = Attempt::Refuse(io::ErrorKind::ConnectionRefused);
+    setup.world.network().all_attempts(refused);
+    let wait = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    let error = setup.world.block_on(wait).expect_err("nobody is there");
+    assert_eq!(
+        error.to_string(),
+        "publish: no answer within 30s (perhaps sent); before that, connect: connection refused"
+    );
+    // What a failing `main` prints is the same sentence.
+    assert_eq!(format!("{error:?}"), error.to_string());
+}
+
+#[test]
+fn closed_says_what_the_driver_ended_with() {
+    let world = World::with_peers();
+    let wrong = options(&world).will(Message::new("a/+", "x"));
+    let setup = Setup::start(world, wrong);
+    setup.world.run_until_idle();
+    let wait = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    let error = setup
+        .world
+        .block_on(wait)
+        .expect_err("the driver has ended");
+    assert_eq!(
+        error.to_string(),
+        "publish: the client is closed (not sent); before that, publish: the topic \"a/+\" is a topic \
+         name but holds a wildcard [MQTT-4.7.0-1] (not sent)"
+    );
+}
+
+#[test]
+fn an_overflow_ends_each_filter_of_the_stream() {
+    let (mut setup, mut peer) = Setup::connected();
+    let filters = Filters::new("a", Qos::AtMostOnce)
+        .and("b", Qos::AtLeastOnce)
+        .overflow(Overflow::End)
+        .stream_bytes(1);
+    let stream = setup
+        .world
+        .block_on(setup.client.subscribe_many(filters, Wait::None));
+    assert!(stream.is_ok());
+    peer.send(b"\x32\x06\0\x01b\0\x01\0\x32\x06\0\x01b\0\x02\0");
+    let ended: Vec<_> = setup
+        .events()
+        .iter()
+        .filter_map(|event| match event {
+            Event::SubscriptionEnded { filter, .. } => Some(filter.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ended, ["a", "b"]);
 }
