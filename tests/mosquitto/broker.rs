@@ -18,7 +18,7 @@ const PLACES: [&str; 3] = [
 ];
 
 /// What every mosquitto of these tests has. It runs as root if the tests do, because its directory is
-/// theirs, and it sets no bound of its own, so that what gets lost was not lost here.
+/// theirs, and its queues have no bound, so that what gets lost was not lost here.
 const COMMON: &str = "\
 user root
 log_dest stderr
@@ -29,7 +29,6 @@ log_type information
 log_type subscribe
 log_type unsubscribe
 set_tcp_nodelay true
-max_inflight_messages 0
 max_queued_messages 0
 ";
 
@@ -108,9 +107,10 @@ impl Broker {
         self.port
     }
 
-    /// Stops it in order: it saves what it holds, if it is to keep it.
+    /// Stops it in order, also if it is frozen: it saves what it holds, if it is to keep it.
     pub(crate) async fn stop(&mut self) {
         self.signal("TERM");
+        self.signal("CONT");
         self.ended().await;
     }
 
@@ -127,7 +127,7 @@ impl Broker {
         assert!(self.launch().await, "mosquitto does not start again");
     }
 
-    /// Sends it a signal: `STOP` freezes it, `CONT` thaws it, `USR1` makes it save.
+    /// Sends it a signal: `STOP` freezes it, `USR1` makes it save.
     pub(crate) fn signal(&self, signal: &str) {
         let child = self.running.as_ref().expect("mosquitto runs");
         let sent = Command::new("kill")
@@ -218,7 +218,7 @@ impl Drop for Broker {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            let last = lines.len().saturating_sub(40);
+            let last = lines.len().saturating_sub(60);
             eprintln!("the end of mosquitto's log:\n{}", lines[last..].join("\n"));
         }
         let _ = fs::remove_dir_all(&self.directory);

@@ -1,5 +1,7 @@
 //! Messages from one client to another: every version, every QoS, retained ones, large and many.
 
+use std::collections::BTreeSet;
+
 use coracle::{ErrorKind, Message, Qos, Version, Wait};
 
 use crate::broker::Broker;
@@ -177,6 +179,38 @@ fn ten_thousand_small_messages_arrive_in_order_through_a_small_queue() {
             assert!(sending.await > 0, "the queue was never full");
             writer.disconnect().await.expect("nothing stays");
             reader.disconnect().await.expect("nothing stays");
+        }
+    });
+}
+
+#[test]
+fn more_messages_at_once_than_the_broker_takes_are_not_dropped() {
+    const COUNT: u8 = 100;
+    run(async |world| {
+        // With its defaults mosquitto has 20 unfinished messages of QoS 2 of each client at most.
+        let broker = Broker::open().await;
+        for version in VERSIONS {
+            let client = world.client(options(&broker, version, "client")).await;
+            let mut stream = client
+                .subscribe("many", Qos::ExactlyOnce, Wait::Ack)
+                .await
+                .expect("granted");
+            let mut waits = Vec::new();
+            for number in 0..COUNT {
+                for qos in [Qos::ExactlyOnce, Qos::AtLeastOnce] {
+                    let payload = [number, qos.bits()];
+                    waits.push(client.publish("many", &payload, qos, Wait::Ack));
+                }
+            }
+            for wait in waits {
+                wait.await.expect("acknowledged");
+            }
+            let mut seen = BTreeSet::new();
+            for _ in 0..2 * usize::from(COUNT) {
+                let message = next(&mut stream).await;
+                assert!(seen.insert(message.payload().to_vec()), "{message:?} twice");
+            }
+            client.disconnect().await.expect("nothing stays");
         }
     });
 }

@@ -15,16 +15,22 @@ const QOS: [(Qos, &str); 3] = [
     (Qos::ExactlyOnce, "2"),
 ];
 
+/// What the programs call the versions.
+const NAMES: [(Version, &str); 3] = [
+    (Version::V3_1, "mqttv31"),
+    (Version::V3_1_1, "mqttv311"),
+    (Version::V5_0, "mqttv5"),
+];
+
 /// A program of mosquitto, ended with the test.
 struct Program(Child);
 
 impl Program {
     fn start(name: &str, broker: &Broker, version: Version, arguments: &[&str]) -> Self {
-        let version = match version {
-            Version::V3_1 => "mqttv31",
-            Version::V3_1_1 => "mqttv311",
-            _ => "mqttv5",
-        };
+        let (_, version) = NAMES
+            .into_iter()
+            .find(|(named, _)| *named == version)
+            .expect("the programs know every version");
         let spawned = Command::new(name)
             .args([
                 "-h",

@@ -74,9 +74,10 @@ fn several_filters_come_on_one_stream_and_go_one_by_one() {
                 .unsubscribe("attic", Wait::Ack)
                 .await
                 .expect("answered");
-            let expected = match version {
-                Version::V5_0 => Reason::NO_SUBSCRIPTION_EXISTED,
-                _ => Reason::SUCCESS,
+            let expected = if version == Version::V5_0 {
+                Reason::NO_SUBSCRIPTION_EXISTED
+            } else {
+                Reason::SUCCESS
             };
             assert_eq!(again, [expected], "{version}");
             client.disconnect().await.expect("nothing stays");
