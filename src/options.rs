@@ -252,9 +252,12 @@ impl Options {
         self
     }
 
-    /// Sets how many QoS 1 and 2 messages the broker may send before they are acknowledged; MQTT 5
-    /// only. A broker that sends more is disconnected once, and told of no bound from then on. Defaults
-    /// to 1,024; at least 1.
+    /// Sets how many QoS 1 and 2 messages the broker may send before they are acknowledged, at least 1;
+    /// MQTT 5 only. A broker that sends more is disconnected once, and told of no bound from then on.
+    ///
+    /// Defaults to 65,535, which is not announced: then the broker's own window holds. Mosquitto widens its
+    /// window of 20 to what is announced here, and forgets beyond 20 what it had released when it restarts:
+    /// then QoS 2 messages would arrive twice.
     pub fn receive_maximum(mut self, messages: u16) -> Self {
         self.config.receive_maximum = messages.max(1);
         self

@@ -37,6 +37,7 @@ impl Setup {
             .expect("the URL is well-formed")
             .version(version)
             .session(coracle::Session::None)
+            .receive_maximum(1024)
             .connector(world.network())
             .clock(world.clock())
             .seed(1);

@@ -74,7 +74,9 @@ impl Config {
             ping_timeout: Duration::from_secs(10),
             connack_timeout: Duration::from_secs(10),
             window: 1024,
-            receive_maximum: 1024,
+            // Not announced: mosquitto would widen its own window, and a restart of it would repeat
+            // messages of QoS 2 beyond that one.
+            receive_maximum: u16::MAX,
             inbound_limit: 1024 * 1024,
             topic_alias_maximum: 16,
             queue_bytes: 1024 * 1024,

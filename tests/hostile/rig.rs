@@ -56,7 +56,10 @@ impl Rig {
 
     /// Connected, with no session.
     pub(crate) fn online(version: Version) -> Self {
-        let mut config = Config::new(version, "c");
+        let mut config = Config {
+            receive_maximum: 1024,
+            ..Config::new(version, "c")
+        };
         config.session = SessionMode::None;
         let mut rig = Self::new(config);
         rig.connect();

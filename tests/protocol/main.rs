@@ -74,8 +74,12 @@ fn config(version: Version) -> Config {
     Config::new(version, "c")
 }
 
+/// With a Receive Maximum of our own, so that its rules are met.
 fn v5() -> Config {
-    config(Version::V5_0)
+    Config {
+        receive_maximum: 1024,
+        ..config(Version::V5_0)
+    }
 }
 
 fn v3() -> Config {
