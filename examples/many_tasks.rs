@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::error::Error;
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,15 +18,9 @@ use futures_lite::future;
 /// A temperature that several tasks use. `Cell` is enough: no other thread can see it.
 type Degrees = Rc<Cell<f64>>;
 
-fn main() -> ExitCode {
+fn main() -> Result<(), Box<dyn Error>> {
     let executor = LocalExecutor::new();
-    match block_on(executor.run(example(&executor))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    block_on(executor.run(example(&executor)))
 }
 
 async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {

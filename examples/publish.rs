@@ -6,21 +6,14 @@
 //! ```
 
 use std::error::Error;
-use std::process::ExitCode;
 
 use coracle::testkit::{BrokerOptions, Server};
 use coracle::{Client, LocalExecutor, Options, Qos, Wait, block_on};
 use futures_lite::future;
 
-fn main() -> ExitCode {
+fn main() -> Result<(), Box<dyn Error>> {
     let executor = LocalExecutor::new();
-    match block_on(executor.run(example(&executor))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    block_on(executor.run(example(&executor)))
 }
 
 async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {

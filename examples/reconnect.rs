@@ -6,7 +6,6 @@
 //! ```
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use async_io::Timer;
@@ -14,15 +13,9 @@ use coracle::testkit::{BrokerOptions, Server};
 use coracle::{Client, Event, LocalExecutor, Options, Qos, Wait, block_on};
 use futures_lite::future;
 
-fn main() -> ExitCode {
+fn main() -> Result<(), Box<dyn Error>> {
     let executor = LocalExecutor::new();
-    match block_on(executor.run(example(&executor))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    block_on(executor.run(example(&executor)))
 }
 
 async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {

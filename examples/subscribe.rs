@@ -6,21 +6,14 @@
 //! ```
 
 use std::error::Error;
-use std::process::ExitCode;
 
 use coracle::testkit::{BrokerOptions, Server};
 use coracle::{Client, LocalExecutor, Message, Options, Qos, Wait, block_on};
 use futures_lite::future;
 
-fn main() -> ExitCode {
+fn main() -> Result<(), Box<dyn Error>> {
     let executor = LocalExecutor::new();
-    match block_on(executor.run(example(&executor))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    block_on(executor.run(example(&executor)))
 }
 
 async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {
@@ -30,12 +23,9 @@ async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let named = arguments.next();
     let filter = arguments.next().unwrap_or_else(|| "house/#".into());
-    let limit = if named.is_some() {
-        usize::MAX
-    } else {
-        play_the_house(&server)
-    };
-
+    let limit = named
+        .as_ref()
+        .map_or_else(|| play_the_house(&server), |_| usize::MAX);
     let options = Options::new(&named.unwrap_or_else(|| server.url()), "")?
         // Asked after each failure; a lost connection counts as failure number 0.
         .give_up_when(|error, failed| {
@@ -60,16 +50,9 @@ async fn subscribe(client: Client, filter: &str, limit: usize) -> coracle::Resul
             return messages.error().map_or(Ok(()), Err);
         };
         let text = message.text().unwrap_or("(not text)");
-        let retained = if message.is_retained() {
-            ", retained"
-        } else {
-            ""
-        };
-        println!(
-            "{}: {text} ({}{retained})",
-            message.topic(),
-            message.quality_of_service()
-        );
+        let (topic, qos) = (message.topic(), message.quality_of_service());
+        let retained = message.is_retained();
+        println!("{topic}: {text} ({qos}, retained: {retained})");
     }
     client.disconnect().await
 }
