@@ -10,6 +10,13 @@ use crate::message::PacketId;
 /// Identifiers that publications never take, so that SUBSCRIBE and UNSUBSCRIBE always get one.
 pub(super) const RESERVED: usize = 16;
 
+/// SUBSCRIBEs, and as many UNSUBSCRIBEs, that may be unanswered at a time: together they hold no more than
+/// what is reserved, so that an identifier is always free for the next one.
+pub(super) const REQUESTS: usize = RESERVED / 2;
+
+/// Slots that are kept when no identifier is in use, so that one message after the other allocates nothing.
+const KEPT: usize = 128;
+
 /// Who holds an identifier, with the key of the entry in that machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -86,8 +93,9 @@ impl PacketIds {
         self.used -= 1;
         self.slots[hole] = None;
         if self.used == 0 {
-            // An idle client holds nothing; the next burst grows the table again.
-            self.slots = Vec::new();
+            if self.slots.len() > KEPT {
+                self.slots = Vec::new();
+            }
             return;
         }
         // What was pushed past this slot moves back, so that a search may stop at an empty slot.
@@ -101,6 +109,13 @@ impl PacketIds {
                 hole = slot;
             }
             slot = (slot + 1) & mask;
+        }
+    }
+
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&mut self) {
+        if self.used == 0 {
+            self.slots = Vec::new();
         }
     }
 
@@ -194,5 +209,23 @@ mod tests {
         for (id, key) in model {
             assert_eq!(ids.owner(id), Some(Owner::PublishOut(key)));
         }
+    }
+
+    #[test]
+    fn a_small_table_is_kept_until_the_client_is_idle() {
+        let mut ids = PacketIds::default();
+        for _ in 0..3 {
+            let id = ids.take(Owner::PublishOut(0)).expect("none is in use");
+            ids.release(id);
+            assert!(!ids.slots.is_empty());
+        }
+        ids.shrink();
+        assert!(ids.slots.is_empty());
+        let many: Vec<_> = (0..1000)
+            .map(|key| ids.take(Owner::PublishOut(key)))
+            .collect();
+        many.into_iter().flatten().for_each(|id| ids.release(id));
+        assert!(ids.slots.is_empty(), "a burst leaves nothing behind");
+        assert_eq!(ids.owner(PacketId::MIN), None);
     }
 }

@@ -66,6 +66,7 @@ impl Session {
 
     /// Gives memory back that is not in use.
     pub(super) fn shrink(&mut self) {
+        self.ids.shrink();
         self.publish_qos0.shrink();
         self.publish_out.shrink();
         self.publish_in.shrink();

@@ -18,7 +18,7 @@ use slab::Slab;
 use super::connect::Continuity;
 use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
-use super::packet_id::{Owner, PacketIds};
+use super::packet_id::{Owner, PacketIds, REQUESTS};
 use super::unsubscribe::Unsubscribing;
 use super::{Asked, Done, Effect, Grant, Token};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
@@ -32,10 +32,6 @@ use crate::wait::Wait;
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
 pub(super) const BATCH: usize = 8;
-
-/// Requests that may be unanswered at a time; the others wait their turn. As many as the reserved
-/// packet identifiers, so that one is always free.
-const IN_FLIGHT: usize = super::packet_id::RESERVED / 2;
 
 /// Retain Handling: send retained messages only if the subscription is new (MQTT 5, section 3.8.3.1).
 const RETAINED_IF_NEW: u8 = 1;
@@ -137,7 +133,7 @@ impl Subscribing {
     /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
     /// as many as both kinds of requests can hold.
     pub(super) fn is_free(&self) -> bool {
-        self.flights.len() < IN_FLIGHT
+        self.flights.len() < REQUESTS
     }
 
     /// Sends the next request. What of it the broker's limits forbid fails instead.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use super::outbox::{OnFlush, Outbox};
-use super::packet_id::{Owner, PacketIds};
+use super::packet_id::{Owner, PacketIds, REQUESTS};
 use super::subscribe::BATCH;
 use super::{Done, Token};
 use crate::codec::unsubscribe::{NameList, push_name};
@@ -24,9 +24,6 @@ use crate::properties::PropertyList;
 use crate::reason::Reason;
 use crate::version::Version;
 use crate::wait::Wait;
-
-/// Requests that may be unanswered at a time: half of the reserved packet identifiers.
-const IN_FLIGHT: usize = super::packet_id::RESERVED / 2;
 
 /// A call under way: it may take several UNSUBSCRIBEs.
 #[derive(Debug)]
@@ -108,7 +105,7 @@ impl Unsubscribing {
     /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
     /// as many as both kinds of requests can hold.
     pub(super) fn is_free(&self) -> bool {
-        self.flights.len() < IN_FLIGHT
+        self.flights.len() < REQUESTS
     }
 
     /// Sends the next request.
