@@ -193,7 +193,7 @@ impl Client {
         }
         for (index, (filter, _)) in filters.filters.iter().enumerate() {
             check_filter(filter)?;
-            if v5 && filters.no_local && topic::is_shared(filter) {
+            if filters.no_local && topic::is_shared(filter) {
                 return Err(Error::misuse(
                     "No Local on a shared subscription is forbidden [MQTT-3.8.3-4]",
                 ));

@@ -13,8 +13,8 @@ use crate::router::{Inline, Sink};
 use crate::shared::State;
 
 impl State {
-    /// Hands a message to everyone it belongs to; not to whom a handler has just dropped. Inline handlers are not called here: their keys go
-    /// into `calls`, and what they owe is taken after the call.
+    /// Hands a message to everyone it belongs to, but not to whom a handler has just dropped. Inline
+    /// handlers are not called here: their keys go into `calls`, and what they owe is taken after the call.
     pub(crate) fn deliver(
         &mut self,
         now: Instant,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::error::{Doing, Error};
 use crate::event::Event;
-use crate::protocol::{Asked, Grant};
+use crate::protocol::Grant;
 use crate::router::Sink;
 use crate::shared::{State, Wanted};
 
@@ -17,15 +17,10 @@ impl State {
         }
         // If another handle has the filter, the broker's older answer still holds for that one.
         self.router.detach(subscriber, &grant.filter);
-        match &grant.answer {
-            Asked::Answered(..) | Asked::Failed(_) => {
-                let filter = Rc::clone(&grant.filter);
-                self.tell(&Event::SubscriptionEnded {
-                    filter,
-                    error: error.clone(),
-                });
-            }
-        }
+        self.tell(&Event::SubscriptionEnded {
+            filter: Rc::clone(&grant.filter),
+            error: error.clone(),
+        });
         self.end_if_bare(subscriber, Some(error));
     }
 
@@ -84,11 +79,8 @@ impl State {
         if self.is_closed() {
             return;
         }
-        if let Wanted::Leave { .. } | Wanted::Reconnect | Wanted::Connection =
-            std::mem::replace(&mut self.wanted, Wanted::Nothing)
-        {
-            self.protocol.close();
-        }
+        self.wanted = Wanted::Nothing;
+        self.protocol.close();
         self.settle();
         let Self {
             waiters,

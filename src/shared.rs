@@ -329,9 +329,12 @@ impl State {
 
     /// Ends this wait.
     pub(crate) fn finish(&mut self, token: Token, outcome: Result<Done>) {
-        let outcome = outcome.map_err(|error| match error.is_closed() {
-            true => error.because(self.failure.as_ref()),
-            false => error,
+        let outcome = outcome.map_err(|error| {
+            if error.is_closed() {
+                error.because(self.failure.as_ref())
+            } else {
+                error
+            }
         });
         let (waker, unwanted) = self.waiters.finish(token, outcome);
         self.loose.wake_later(waker);

@@ -51,7 +51,7 @@ impl Place {
     }
 
     /// Table 2-4. Who sends the packet is not known here, so what only one side may send is allowed.
-    fn allows(self, property: &Property<'_>) -> bool {
+    pub(crate) fn allows(self, property: &Property<'_>) -> bool {
         match property {
             Property::UserProperty(..) => true,
             Property::PayloadFormatIndicator(_)

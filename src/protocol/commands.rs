@@ -26,15 +26,14 @@ impl Protocol {
         outgoing: Outgoing<'_>,
         wait: Option<Token>,
     ) -> Result<(), Error> {
+        check_properties(self.config.version, outgoing.properties)?;
         if let Link::Online(online) = &self.link
             && self.session.publish_qos0.is_empty()
             && self.session.line_qos0.is_empty()
             && self.out.has_room()
         {
-            check_properties(self.config.version, outgoing.properties)?;
             return PublishQos0::send(&outgoing, wait, &online.limits, &mut self.out);
         }
-        check_properties(self.config.version, outgoing.properties)?;
         let size = outgoing.size(self.config.version);
         self.check(Qos::AtMostOnce, outgoing.retain, size)?;
         if !self.room_qos0() {

@@ -1,7 +1,7 @@
 //! What a PUBLISH of ours may carry, and what it costs: the same for every QoS.
 
 use super::limits::Limits;
-use crate::codec::{MAX_REMAINING, Publish};
+use crate::codec::{MAX_REMAINING, Place, Publish};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, PacketId, Payload, Qos};
 use crate::properties::{Properties, Property, PropertyFault, PropertyList};
@@ -95,20 +95,7 @@ pub(super) fn check_properties(version: Version, list: PropertyList<'_>) -> Resu
     if version != Version::V5_0 {
         return Ok(());
     }
-    let belongs = |property: Property<'_>| {
-        matches!(
-            property,
-            Property::PayloadFormatIndicator(_)
-                | Property::MessageExpiryInterval(_)
-                | Property::ContentType(_)
-                | Property::ResponseTopic(_)
-                | Property::CorrelationData(_)
-                | Property::UserProperty(..)
-                | Property::TopicAlias(_)
-                | Property::SubscriptionIdentifier(_)
-        )
-    };
-    if list.iter().all(belongs) {
+    if list.iter().all(|property| Place::Publish.allows(&property)) {
         return Ok(());
     }
     let fault = PropertyFault {
