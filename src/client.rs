@@ -17,6 +17,7 @@ use crate::router::{Inline, Sink};
 use crate::shared::{Shared, State, Wanted};
 use crate::statistics::Statistics;
 use crate::subscription::Filters;
+use crate::transport::Endpoint;
 use crate::wait::Wait;
 use crate::wait_for::{Call, Publishing, PublishingMessage, Subscribing, Unsubscribing, Waiting};
 
@@ -260,6 +261,14 @@ impl Client {
     /// Whether there is a connection: CONNACK came, and its end was not noticed yet.
     pub fn is_connected(&self) -> bool {
         self.shared.with(|state| state.protocol.is_online())
+    }
+
+    /// Where the connection leads, and by which way; none without a connection.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        self.shared.with(|state| {
+            let endpoint = state.endpoint.clone();
+            endpoint.filter(|_| state.protocol.is_online())
+        })
     }
 
     /// The client identifier in use: the one given, or the one that the broker chose.

@@ -20,13 +20,14 @@ use crate::alarm::Alarm;
 use crate::connection::{Connection, Outcome};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::options::{Attempt, Options};
+use crate::options::{Attempt, Options, Order};
 use crate::properties::{Properties, PropertyList};
 use crate::protocol::{Done, End};
 use crate::reason::Reason;
 use crate::reconnect::{Decision, Reconnect};
+use crate::routes::{Fault, Onward, Referral, Routes};
 use crate::shared::{Shared, Wanted};
-use crate::transport::{BoxedTransport, Endpoint};
+use crate::transport::{Connector, Endpoint};
 
 /// How long a goodbye may take: DISCONNECT is written and the transport closed, or not.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -36,12 +37,36 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct Driver {
     guard: Guard,
     options: Options,
+    connector: Rc<dyn Connector>,
     reconnect: Reconnect,
+    routes: Routes,
     alarm: Alarm,
     /// Where the last connection led: there the session is.
     home: Option<Endpoint>,
     /// Where the attempt at hand leads.
     target: Option<Endpoint>,
+}
+
+/// An attempt that has failed, and what stood in its way.
+struct Failed {
+    error: Error,
+    fault: Fault,
+}
+
+impl Failed {
+    fn ours(error: Error) -> Self {
+        Self {
+            error,
+            fault: Fault::Ours,
+        }
+    }
+
+    fn on_the_way(error: Error) -> Self {
+        Self {
+            error,
+            fault: Fault::Way,
+        }
+    }
 }
 
 /// Ends every wait and stream when the driver is gone, however it went.
@@ -74,9 +99,16 @@ impl Next {
 
 impl Driver {
     pub(crate) fn new(shared: Shared, options: Options) -> Self {
+        let mut routes = Routes::new(options.ways(), options.places.aside);
+        match options.places.order {
+            Order::AsGiven => {}
+            Order::Random => routes.shuffle(&mut options.random()),
+        }
         Self {
             guard: Guard(shared),
-            reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.seed),
+            connector: options.opener(),
+            reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.random()),
+            routes,
             alarm: Alarm::default(),
             home: None,
             target: None,
@@ -113,7 +145,7 @@ impl Driver {
             let next = match self.open().await {
                 Ok(Some(connection)) => self.serve(connection).await,
                 Ok(None) => self.interrupted(),
-                Err(error) => self.attempt_failed(error),
+                Err(failed) => self.attempt_failed(failed),
             };
             match next {
                 Next::Connect => {}
@@ -127,46 +159,56 @@ impl Driver {
     }
 
     /// Opens the transport and sends CONNECT. None if the user wants something else meanwhile.
-    async fn open(&mut self) -> Result<Option<Connection>> {
+    async fn open(&mut self) -> std::result::Result<Option<Connection>, Failed> {
+        let endpoint = self.routes.target(self.options.clock.now());
+        self.target = Some(endpoint.clone());
         let attempt = Attempt {
             number: self.reconnect.attempts(),
-            endpoint: self.options.endpoint.clone(),
+            endpoint,
             credentials: self.options.credentials.clone(),
-            shares_sessions: false,
+            shares_sessions: self.options.places.share_sessions,
         };
-        let connector = Rc::clone(&self.options.connector);
+        let connector = Rc::clone(&self.connector);
         let before_connect = self.options.before_connect.clone();
         let opening = async move {
             let attempt = match before_connect {
-                Some(callback) => callback(attempt).await?,
+                Some(callback) => callback(attempt).await.map_err(Failed::ours)?,
                 None => attempt,
             };
             let opened = connector.connect(&attempt.endpoint).await;
-            let transport = opened.map_err(|error| Error::io(error, Doing::Connecting))?;
-            Ok((attempt, transport))
+            Ok((attempt, opened))
         };
         let timeout = self.options.connect_timeout;
-        let opened: Option<Result<(Attempt, BoxedTransport)>> =
-            self.alongside(opening, timeout).await?;
+        let opened: Option<std::result::Result<_, Failed>> = self
+            .alongside(opening, timeout)
+            .await
+            .map_err(Failed::on_the_way)?;
         let Some(opened) = opened else {
             return Ok(None);
         };
-        let (attempt, transport) = opened?;
+        let (attempt, opened) = opened?;
+        self.target = Some(attempt.endpoint.clone());
+        let transport =
+            opened.map_err(|error| Failed::on_the_way(Error::io(error, Doing::Connecting)))?;
+        self.begin(&attempt).map_err(Failed::ours)?;
+        Ok(Some(Connection::new(transport)))
+    }
+
+    /// Sends CONNECT on a transport that is open.
+    fn begin(&self, attempt: &Attempt) -> Result<()> {
         self.options.check_will(&attempt.credentials)?;
         let now = self.options.clock.now();
-        let shared = &self.guard.0;
         let moved = self
             .home
             .as_ref()
-            .is_some_and(|home| *home != attempt.endpoint);
-        shared.with(|state| {
+            .is_some_and(|home| !self.routes.are_one_broker(home, &attempt.endpoint));
+        self.guard.0.with(|state| {
             if moved && !attempt.shares_sessions {
                 state.protocol.forget_session();
             }
+            state.endpoint = Some(attempt.endpoint.clone());
             state.protocol.connect(now, &attempt.credentials)
-        })?;
-        self.target = Some(attempt.endpoint);
-        Ok(Some(Connection::new(transport)))
+        })
     }
 
     /// Runs a connection to its end.
@@ -177,12 +219,13 @@ impl Driver {
         let connected_at = shared.with(|state| state.connected_at.take());
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
-            self.home = self.target.take();
+            self.home.clone_from(&self.target);
+            self.routes.worked();
             self.reconnect.connection_ended(held);
         }
         match outcome {
             Outcome::Again => {
-                self.home = self.target.take();
+                self.home.clone_from(&self.target);
                 self.goodbye(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
                 Next::Connect
@@ -206,7 +249,14 @@ impl Driver {
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
                     Some(_) => self.link_lost(error),
-                    None => self.attempt_failed(error.while_doing(Doing::Connecting)),
+                    None => self.attempt_failed(Failed {
+                        // An answer with a reason came from the broker, whatever the way to it is like.
+                        fault: match error.reason() {
+                            Some(_) => Fault::Broker,
+                            None => Fault::Way,
+                        },
+                        error: error.while_doing(Doing::Connecting),
+                    }),
                 }
             }
         }
@@ -292,6 +342,8 @@ impl Driver {
 
     fn link_lost(&mut self, error: Error) -> Next {
         log::info!("{error}");
+        // After the usual delay: two brokers that send a client to each other must not keep it busy.
+        self.follow_referral(&error);
         let decision = self.reconnect.link_lost(&error);
         let (next, retry_in) = self.follow(decision, &error);
         let failure = Some(error.clone());
@@ -303,25 +355,80 @@ impl Driver {
         next
     }
 
-    fn attempt_failed(&mut self, error: Error) -> Next {
-        let decision = self.reconnect.attempt_failed(&error);
-        let attempt = self.reconnect.attempts();
-        log::info!("attempt {attempt}: {error}");
-        let (next, retry_in) = self.follow(decision, &error);
-        let failure = Some(error.clone());
-        let event = Event::ConnectFailed {
-            error,
-            attempt,
-            retry_in,
+    fn attempt_failed(&mut self, failed: Failed) -> Next {
+        let Failed { error, fault } = failed;
+        let error = match (&self.target, fault) {
+            (Some(endpoint), Fault::Way | Fault::Broker) => error.on_the_way(endpoint),
+            (None, Fault::Way | Fault::Broker) | (_, Fault::Ours) => error,
         };
+        log::info!("attempt {}: {error}", self.reconnect.attempts() + 1);
         self.guard.0.with(|state| {
             state.protocol.disconnected(End::Otherwise);
             state.protocol.remember_session();
             state.statistics.failed += 1;
-            state.failure = failure;
-            state.tell(&event);
+            state.failure = Some(error.clone());
         });
+        if self.follow_referral(&error) {
+            return Next::Connect;
+        }
+        self.tell_way_failed(&error, fault);
+        match self.routes.failed(self.options.clock.now(), fault) {
+            Onward::AtOnce => Next::Connect,
+            Onward::Later => self.round_failed(error),
+        }
+    }
+
+    /// Every way was tried.
+    fn round_failed(&mut self, error: Error) -> Next {
+        let decision = self.reconnect.attempt_failed(&error);
+        let (next, retry_in) = self.follow(decision, &error);
+        let event = Event::ConnectFailed {
+            error,
+            attempt: self.reconnect.attempts(),
+            retry_in,
+        };
+        self.guard.0.with(|state| state.tell(&event));
         next
+    }
+
+    /// With one way alone, `ConnectFailed` says it all.
+    fn tell_way_failed(&self, error: &Error, fault: Fault) {
+        let (Some(endpoint), Fault::Way | Fault::Broker) = (&self.target, fault) else {
+            return;
+        };
+        if self.routes.are_several() {
+            let event = Event::WayFailed {
+                endpoint: endpoint.clone(),
+                error: error.clone(),
+            };
+            self.guard.0.with(|state| state.tell(&event));
+        }
+    }
+
+    /// Goes where the broker sends us, if it does so and the user lets it.
+    fn follow_referral(&mut self, error: &Error) -> bool {
+        let referral = match error.reason() {
+            Some(Reason::USE_ANOTHER_SERVER) => Referral::ForNow,
+            Some(Reason::SERVER_MOVED) => Referral::ForGood,
+            Some(_) | None => return false,
+        };
+        let (Some(from), true) = (&self.target, self.options.places.follow_referrals) else {
+            return false;
+        };
+        // It may name several, with spaces between them (MQTT 5, section 4.11: not normative).
+        let named = error.properties().server_reference().unwrap_or_default();
+        let endpoint = named
+            .split_whitespace()
+            .find_map(|reference| from.referred(reference).ok());
+        let Some(endpoint) = endpoint.filter(|to| self.routes.refer(to.clone(), referral)) else {
+            return false;
+        };
+        let event = Event::Referred {
+            endpoint,
+            error: error.clone(),
+        };
+        self.guard.0.with(|state| state.tell(&event));
+        true
     }
 
     /// What follows from a decision, and when the next attempt begins. Who leaves connects no more.

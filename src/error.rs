@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::properties::PropertyFault;
+use crate::obstacle::{Cause, Obstacle};
+use crate::properties::{Properties, PropertyFault, PropertyList};
 use crate::reason::Reason;
 use crate::topic::TopicError;
 
@@ -20,6 +21,10 @@ pub struct Error {
     kind: ErrorKind,
     doing: Doing,
     sent: Sent,
+    /// Where the attempt led that failed.
+    way: Option<Arc<str>>,
+    /// What the broker said with it.
+    properties: Option<Arc<Properties>>,
     /// What went wrong before, if that explains it.
     cause: Option<Arc<Self>>,
 }
@@ -150,6 +155,8 @@ pub enum ErrorKind {
         /// Whether the broker had confirmed with PUBREC that it received the message.
         received: bool,
     },
+    /// Something stood in the way to the broker, below MQTT; who has to act depends on its cause.
+    Unreachable(Obstacle),
     /// The network: an operation of the system failed.
     Io(Arc<io::Error>),
     /// The network: the link ended before this was done.
@@ -217,6 +224,8 @@ impl Error {
             kind,
             doing,
             sent: Sent::No,
+            way: None,
+            properties: None,
             cause: None,
         }
     }
@@ -228,6 +237,12 @@ impl Error {
 
     pub(crate) fn while_doing(mut self, doing: Doing) -> Self {
         self.doing = doing;
+        self
+    }
+
+    /// The same with what the broker said.
+    pub(crate) fn with_properties(mut self, properties: PropertyList<'_>) -> Self {
+        self.properties = (!properties.is_empty()).then(|| Arc::new(properties.into()));
         self
     }
 
@@ -246,8 +261,26 @@ impl Error {
         Self::new(ErrorKind::Property(fault), Doing::Publishing)
     }
 
+    /// What a transport failed with. The transports of this crate say what stood in the way; a callback
+    /// of the user that one of them asked may have failed with an error of this crate, which it stays.
     pub(crate) fn io(error: io::Error, doing: Doing) -> Self {
-        Self::new(ErrorKind::Io(Arc::new(error)), doing)
+        let known = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Self>());
+        if let Some(known) = known {
+            return known.clone().while_doing(doing);
+        }
+        let kind = match Obstacle::of(&error) {
+            Some(obstacle) => ErrorKind::Unreachable(obstacle.clone()),
+            None => ErrorKind::Io(Arc::new(error)),
+        };
+        Self::new(kind, doing)
+    }
+
+    /// The same, of an attempt that led there.
+    pub(crate) fn on_the_way(mut self, to: &impl fmt::Display) -> Self {
+        self.way = Some(to.to_string().into());
+        self
     }
 
     pub(crate) fn closed(doing: Doing) -> Self {
@@ -269,9 +302,22 @@ impl Error {
         self.sent
     }
 
+    /// Where the attempt to connect led that failed with this: the endpoint, and whether through a proxy.
+    pub fn way(&self) -> Option<&str> {
+        self.way.as_deref()
+    }
+
+    /// The properties with which the broker refused or disconnected: user properties, a Server Reference;
+    /// MQTT 5 only.
+    pub fn properties(&self) -> PropertyList<'_> {
+        self.properties
+            .as_ref()
+            .map_or(PropertyList::EMPTY, |properties| properties.list())
+    }
+
     /// Who has to act.
     pub fn blame(&self) -> Blame {
-        match self.kind {
+        match &self.kind {
             ErrorKind::Topic(..)
             | ErrorKind::Filter(..)
             | ErrorKind::Property(_)
@@ -290,12 +336,17 @@ impl Error {
             | ErrorKind::Protocol(_)
             | ErrorKind::SessionLost { .. } => Blame::Broker,
             ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
+            ErrorKind::Unreachable(obstacle) => blame_for(obstacle.cause()),
         }
     }
 
     /// Whether trying again cannot help until someone acts: bad credentials, a client id that is not
-    /// accepted or was taken over, a broker that has moved, a mistake of the program.
+    /// accepted or was taken over, a broker that has moved, a certificate that is not trusted, a mistake of
+    /// the program.
     pub fn is_permanent(&self) -> bool {
+        if let ErrorKind::Unreachable(obstacle) = &self.kind {
+            return obstacle.is_permanent();
+        }
         match self.reason() {
             Some(reason) => matches!(
                 reason,
@@ -331,9 +382,33 @@ impl Error {
     }
 }
 
+fn blame_for(cause: &Cause) -> Blame {
+    match cause {
+        Cause::Settings(_)
+        | Cause::ClientCertificateMissing
+        | Cause::ClientCertificateRefused(_)
+        | Cause::ProxyLogin => Blame::You,
+        Cause::TimedOut(_) => Blame::Limit,
+        Cause::System(..) | Cause::Ended | Cause::ProxyRefused(_) => Blame::Network,
+        Cause::UnknownIssuer
+        | Cause::CertificateExpired
+        | Cause::CertificateNotYetValid
+        | Cause::WrongName(_)
+        | Cause::BadCertificate(_)
+        | Cause::NoCommonAlpn
+        | Cause::NoCommonTls(_)
+        | Cause::UpgradeRefused(_)
+        | Cause::OtherProtocol(_)
+        | Cause::Rules(_) => Blame::Broker,
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.doing)?;
+        if let Some(way) = &self.way {
+            write!(f, "{way}: ")?;
+        }
         match &self.kind {
             ErrorKind::Topic(topic, error) => write!(f, "the topic {topic:?} {error}"),
             ErrorKind::Filter(filter, error) => write!(f, "the filter {filter:?} {error}"),
@@ -381,6 +456,7 @@ impl fmt::Display for Error {
             ErrorKind::SessionLost { received: false } => {
                 f.write_str("the broker lost the session")
             }
+            ErrorKind::Unreachable(obstacle) => write!(f, "{obstacle}"),
             ErrorKind::Io(error) => write!(f, "{error}"),
             ErrorKind::LinkLost => f.write_str("the link was lost"),
             ErrorKind::Silent(after) => write!(f, "the link was silent for {after:?}"),
@@ -408,6 +484,9 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if let ErrorKind::Io(error) = &self.kind {
             return Some(error);
+        }
+        if let ErrorKind::Unreachable(obstacle) = &self.kind {
+            return Some(obstacle);
         }
         self.cause.as_deref().map(|cause| cause as _)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::message::Message;
+use crate::transport::Endpoint;
 
 /// Something that happened. Listen with [`Client::events`](crate::Client::events).
 #[derive(Debug, Clone)]
@@ -37,6 +38,22 @@ pub enum Event {
         attempt: u32,
         /// When the next attempt begins; none if there will be none.
         retry_in: Option<Duration>,
+    },
+    /// One of several ways to the broker has failed: a rung of the ladder, or one of several endpoints. The
+    /// next one is tried at once; if it was the last one, `ConnectFailed` follows.
+    WayFailed {
+        /// Where it was to lead.
+        endpoint: Endpoint,
+        /// Why it did not.
+        error: Error,
+    },
+    /// The broker has sent us to another one, and the next attempt leads there: see
+    /// [`Options::follow_referrals`](crate::Options::follow_referrals).
+    Referred {
+        /// To where.
+        endpoint: Endpoint,
+        /// What it said.
+        error: Error,
     },
     /// A message for which nobody waits any more was not published, or not acknowledged.
     Unpublished {

@@ -15,6 +15,7 @@ mod event;
 mod events;
 mod loose;
 mod message;
+mod obstacle;
 mod options;
 mod properties;
 #[doc(hidden)]
@@ -24,6 +25,7 @@ mod reader;
 mod reason;
 mod reconnect;
 mod router;
+mod routes;
 mod shared;
 mod statistics;
 mod subscription;
@@ -39,10 +41,15 @@ mod waiter;
 pub use client::Client;
 pub use clock::{Clock, LocalBoxFuture};
 pub use driver::Driver;
+/// The rustls that is inside, for [`Tls::client_config`].
+#[cfg(feature = "tls")]
+pub use futures_rustls::rustls;
+
 pub use error::{Blame, Doing, Error, ErrorKind, Result, Sent, Violation};
 pub use event::Event;
 pub use events::Events;
 pub use message::{Incoming, Message, PacketId, Payload, Qos};
+pub use obstacle::{Cause, Obstacle, Step};
 pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};
 pub use protocol::SessionMode as Session;
@@ -51,7 +58,13 @@ pub use smol::{LocalExecutor, block_on};
 pub use statistics::Statistics;
 pub use subscription::{Filters, RetainHandling, Subscription};
 pub use topic::{TopicError, matches};
-pub use transport::{BoxedTransport, Connector, Endpoint, Transport};
+#[cfg(feature = "proxy")]
+pub use transport::Proxy;
+pub use transport::{BoxedTransport, Connector, Endpoint, Rung, Transport};
+#[cfg(feature = "tls")]
+pub use transport::{Tls, TlsVersion};
+#[cfg(feature = "websocket")]
+pub use transport::{Upgrade, WebSocket};
 pub use version::Version;
 pub use wait::Wait;
 pub use wait_for::{

@@ -1,5 +1,7 @@
 //! How a client behaves.
 
+mod network;
+
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,9 +12,10 @@ use crate::error::{Error, Result};
 use crate::message::{Message, Qos};
 use crate::properties::Properties;
 use crate::protocol::{Config, Credentials, SessionMode};
-use crate::transport::tcp::Tcp;
-use crate::transport::{Connector, Endpoint};
+use crate::transport::{Connector, Endpoint, NetworkSettings};
 use crate::version::Version;
+
+pub(crate) use network::{Order, Places};
 
 /// When a message of QoS 1 or 2 is acknowledged to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,9 +119,10 @@ pub(crate) type GiveUp = Rc<dyn Fn(&Error, u32) -> bool>;
 #[must_use = "options have an effect only when a client is made of them"]
 pub struct Options {
     pub(crate) config: Config,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) places: Places,
+    pub(crate) network: NetworkSettings,
     pub(crate) credentials: Credentials,
-    pub(crate) connector: Rc<dyn Connector>,
+    connector: Option<Rc<dyn Connector>>,
     pub(crate) clock: Rc<dyn Clock>,
     pub(crate) before_connect: Option<BeforeConnect>,
     pub(crate) give_up: Option<GiveUp>,
@@ -142,7 +146,7 @@ pub(crate) struct Retry {
 }
 
 impl Options {
-    /// Options for a client that connects to `url` (`mqtt://host:port`) under this client identifier.
+    /// Options for a client that connects to `url` (see [`Endpoint::parse`]) under this client identifier.
     ///
     /// With an empty identifier the broker chooses one (MQTT 5, or a session that is not kept). Two
     /// clients with the same identifier at one broker push each other out.
@@ -155,9 +159,10 @@ impl Options {
         }
         Ok(Self {
             config: Config::new(Version::V5_0, client_id),
-            endpoint: Endpoint::parse(url)?,
+            places: Places::new(Endpoint::parse(url)?),
+            network: NetworkSettings::default(),
             credentials: Credentials::default(),
-            connector: Rc::new(Tcp),
+            connector: None,
             clock: Rc::new(SystemClock),
             before_connect: None,
             give_up: None,
@@ -209,7 +214,8 @@ impl Options {
         self
     }
 
-    /// Sets how long opening the transport may take: name look-up, and every address. Defaults to 20 s.
+    /// Sets how long opening a transport may take, all steps together ([`Options::step_timeout`] bounds each
+    /// of them). Defaults to 20 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -394,12 +400,6 @@ impl Options {
         self
     }
 
-    /// Sets how connections are opened. Defaults to TCP.
-    pub fn connector(mut self, connector: impl Connector + 'static) -> Self {
-        self.connector = Rc::new(connector);
-        self
-    }
-
     /// Sets where time comes from. Defaults to the system's monotonic clock; tests bring their own.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Rc::new(clock);
@@ -410,6 +410,12 @@ impl Options {
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
+    }
+
+    /// The source of what is left to chance.
+    pub(crate) fn random(&self) -> fastrand::Rng {
+        self.seed
+            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
     }
 
     /// Checks the will of these options, or what a callback made of it.
@@ -449,6 +455,10 @@ impl Options {
                 "a password needs a user name [MQTT-3.1.2-22]",
             ));
         }
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &self.network.proxy {
+            proxy.check()?;
+        }
         self.check_will(&self.credentials)?;
         self.config.properties.check().map_err(Error::property)?;
         Place::Connect.check_from_user(self.config.properties.list())
@@ -459,7 +469,8 @@ impl fmt::Debug for Options {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("endpoint", &self.endpoint)
+            .field("places", &self.places)
+            .field("network", &self.network)
             .field("config", &self.config)
             .field("credentials", &self.credentials)
             .finish_non_exhaustive()

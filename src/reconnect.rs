@@ -49,8 +49,7 @@ impl Decision {
 }
 
 impl Reconnect {
-    pub(crate) fn new(retry: Retry, give_up: Option<GiveUp>, seed: Option<u64>) -> Self {
-        let random = seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    pub(crate) fn new(retry: Retry, give_up: Option<GiveUp>, random: fastrand::Rng) -> Self {
         Self {
             retry,
             give_up,
@@ -119,7 +118,7 @@ mod tests {
         for (nth, bound) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
             let delays: Vec<_> = (0..200)
                 .map(|seed| {
-                    let mut reconnect = Reconnect::new(RETRY, None, Some(seed));
+                    let mut reconnect = Reconnect::new(RETRY, None, fastrand::Rng::with_seed(seed));
                     (0..nth).for_each(|_| {
                         reconnect.next_delay();
                     });
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn only_a_stable_link_starts_over() {
-        let mut reconnect = Reconnect::new(RETRY, None, Some(1));
+        let mut reconnect = Reconnect::new(RETRY, None, fastrand::Rng::with_seed(1));
         (0..10).for_each(|_| {
             reconnect.next_delay();
         });
@@ -150,7 +149,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_delays() {
         let delays = |seed| {
-            let mut reconnect = Reconnect::new(RETRY, None, Some(seed));
+            let mut reconnect = Reconnect::new(RETRY, None, fastrand::Rng::with_seed(seed));
             (0..5).map(|_| reconnect.next_delay()).collect::<Vec<_>>()
         };
         assert_eq!(delays(3), delays(3));

@@ -21,6 +21,7 @@ use crate::protocol::{Continuity, Done, Effect, Protocol, Token};
 use crate::reason::Reason;
 use crate::router::Router;
 use crate::statistics::Statistics;
+use crate::transport::Endpoint;
 use crate::waiter::{Conditions, Waiters};
 
 /// A reference to the state of one client.
@@ -50,6 +51,8 @@ pub(crate) struct State {
     /// When the driver's turn began, and when CONNACK came.
     now: Option<Instant>,
     pub(crate) connected_at: Option<Instant>,
+    /// Where the connection leads, or the last attempt led.
+    pub(crate) endpoint: Option<Endpoint>,
     /// What the last attempt failed with, or the driver ended with; none while there is a connection.
     pub(crate) failure: Option<Error>,
     /// How long a disconnect waits for what is not acknowledged.
@@ -112,6 +115,7 @@ impl Shared {
             driver: DriverState::Woken,
             now: None,
             connected_at: None,
+            endpoint: None,
             failure: None,
             drain_timeout,
         })))

@@ -5,41 +5,112 @@ use coracle::{Blame, Doing, Endpoint, ErrorKind};
 #[test]
 fn an_endpoint_is_a_host_and_a_port() {
     for (url, host, port, shown) in [
-        ("mqtt://localhost", "localhost", 1883, "localhost:1883"),
-        ("mqtt://localhost:1884", "localhost", 1884, "localhost:1884"),
-        ("tcp://192.0.2.7", "192.0.2.7", 1883, "192.0.2.7:1883"),
-        ("tcp://192.0.2.7:1", "192.0.2.7", 1, "192.0.2.7:1"),
+        (
+            "mqtt://localhost",
+            "localhost",
+            1883,
+            "mqtt://localhost:1883",
+        ),
+        (
+            "mqtt://localhost:1884",
+            "localhost",
+            1884,
+            "mqtt://localhost:1884",
+        ),
+        (
+            "tcp://192.0.2.7",
+            "192.0.2.7",
+            1883,
+            "mqtt://192.0.2.7:1883",
+        ),
+        ("tcp://192.0.2.7:1", "192.0.2.7", 1, "mqtt://192.0.2.7:1"),
         (
             "MQTT://Broker.example:65535",
             "Broker.example",
             65535,
-            "Broker.example:65535",
+            "mqtt://Broker.example:65535",
         ),
-        ("mqtt://[::1]", "::1", 1883, "[::1]:1883"),
+        ("mqtt://[::1]", "::1", 1883, "mqtt://[::1]:1883"),
         (
             "tcp://[2001:db8::7]:1884",
             "2001:db8::7",
             1884,
-            "[2001:db8::7]:1884",
+            "mqtt://[2001:db8::7]:1884",
         ),
-        ("[::1]:1884", "::1", 1884, "[::1]:1884"),
+        ("[::1]:1884", "::1", 1884, "mqtt://[::1]:1884"),
         (
             "broker.example:1884",
             "broker.example",
             1884,
-            "broker.example:1884",
+            "mqtt://broker.example:1884",
         ),
         (
             "broker.example",
             "broker.example",
             1883,
-            "broker.example:1883",
+            "mqtt://broker.example:1883",
         ),
     ] {
         let endpoint = Endpoint::parse(url).expect(url);
         assert_eq!(endpoint.host(), host, "{url}");
         assert_eq!(endpoint.port(), port, "{url}");
         assert_eq!(endpoint.to_string(), shown, "{url}");
+    }
+}
+
+#[test]
+fn each_scheme_has_its_port_and_a_websocket_its_path() {
+    for (url, scheme, port, target, shown) in [
+        ("mqtt://h", "mqtt", 1883, "", "mqtt://h:1883"),
+        ("tcp://h", "mqtt", 1883, "", "mqtt://h:1883"),
+        ("mqtts://h", "mqtts", 8883, "", "mqtts://h:8883"),
+        ("TLS://h:443", "mqtts", 443, "", "mqtts://h:443"),
+        ("ws://h", "ws", 80, "/mqtt", "ws://h:80/mqtt"),
+        ("wss://h", "wss", 443, "/mqtt", "wss://h:443/mqtt"),
+        ("wss://h/", "wss", 443, "/", "wss://h:443/"),
+        (
+            "ws://[::1]:8083/a/b",
+            "ws",
+            8083,
+            "/a/b",
+            "ws://[::1]:8083/a/b",
+        ),
+        // The query is sent and never shown.
+        (
+            "wss://h/mqtt?sig=secret",
+            "wss",
+            443,
+            "/mqtt?sig=secret",
+            "wss://h:443/mqtt",
+        ),
+        (
+            "wss://h?sig=secret",
+            "wss",
+            443,
+            "/mqtt?sig=secret",
+            "wss://h:443/mqtt",
+        ),
+    ] {
+        let endpoint = Endpoint::parse(url).expect(url);
+        assert_eq!(endpoint.scheme(), scheme, "{url}");
+        assert_eq!(endpoint.port(), port, "{url}");
+        assert_eq!(endpoint.target(), target, "{url}");
+        assert_eq!(endpoint.to_string(), shown, "{url}");
+        assert_eq!(format!("{endpoint:?}"), shown, "{url}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_unix_socket_is_a_path() {
+    let endpoint = Endpoint::parse("unix:///run/broker.sock").expect("a valid endpoint");
+    assert_eq!(endpoint.scheme(), "unix");
+    assert_eq!(endpoint.host(), "/run/broker.sock");
+    assert_eq!(endpoint.to_string(), "unix:///run/broker.sock");
+    for url in ["unix://", "unix://run/broker.sock", "unix:///run/\0"] {
+        let error = Endpoint::parse(url).expect_err(url);
+        let text = error.to_string();
+        assert!(text.contains("it is written unix:///path"), "{text}");
     }
 }
 
@@ -63,8 +134,8 @@ fn a_wrong_endpoint_is_a_misuse_that_names_what_is_wrong() {
     const PATH: &str = "has a path, a query or a fragment";
     for (url, names) in [
         (
-            "mqtts://host",
-            "the scheme \"mqtts\" of the endpoint is unknown; known are mqtt and tcp",
+            "mqttss://host",
+            "the scheme \"mqttss\" of the endpoint is unknown; known are mqtt, tcp, mqtts, tls, ws",
         ),
         ("http://host:1883/mqtt", "the scheme \"http\""),
         ("://host", "the scheme \"\""),
@@ -112,6 +183,21 @@ fn a_wrong_endpoint_is_a_misuse_that_names_what_is_wrong() {
             "mqtt:// host:1883",
             "contains a space or a control character",
         ),
+        ("mqtts://host/mqtt", PATH),
+        (
+            "ws://host/a#b",
+            "a fragment, or a character that has to be percent-encoded",
+        ),
+        (
+            "ws://host/a b",
+            "a character that has to be percent-encoded",
+        ),
+        (
+            "ws://host/a\r\nHost: evil",
+            "a character that has to be percent-encoded",
+        ),
+        ("ws://host/\u{e4}", "has to be percent-encoded"),
+        ("wss://user:secret@host/mqtt", USER),
         ("mqtt://ho\0st", "contains a space or a control character"),
     ] {
         let error = Endpoint::parse(url).expect_err(url);
@@ -136,6 +222,7 @@ fn an_error_never_repeats_a_password() {
         "mqtts://user:secret@host",
         "mqtt://user:secret@host:99999/path",
         "mqtt://user:secret@[::1",
+        "user:secret://x@host",
     ] {
         let text = Endpoint::parse(url).expect_err(url).to_string();
         assert!(!text.contains("secret"), "{url}: {text}");

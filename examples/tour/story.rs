@@ -263,7 +263,8 @@ pub(crate) async fn next(subscription: &mut Subscription) -> Outcome<Message> {
 
 /// The `host:port` of a URL.
 pub(crate) fn address(url: &str) -> Outcome<String> {
-    Ok(Endpoint::parse(url)?.to_string())
+    let endpoint = Endpoint::parse(url)?;
+    Ok(format!("{}:{}", endpoint.host(), endpoint.port()))
 }
 
 pub(crate) fn chapter(number: u32, title: &str) {

@@ -426,6 +426,7 @@ fn refused(connack: &Connack<'_>) -> Error {
         },
         Doing::Connecting,
     )
+    .with_properties(connack.properties)
 }
 
 fn unexpected_session() -> Error {

@@ -193,7 +193,8 @@ impl Protocol {
                         reason: disconnect.reason,
                         text: disconnect.properties.reason_string().map(Into::into),
                     };
-                    return Err(Error::new(kind, Doing::Connected));
+                    let error = Error::new(kind, Doing::Connected);
+                    return Err(error.with_properties(disconnect.properties));
                 }
                 Version::V3_1 | Version::V3_1_1 => return Err(not_from_server()),
             },

@@ -301,7 +301,7 @@ fn a_wait_that_ends_without_a_connection_says_why_there_is_none() {
     let error = setup.world.block_on(wait).expect_err("nobody is there");
     assert_eq!(
         error.to_string(),
-        "publish: no answer within 30s (perhaps sent); before that, connect: connection refused"
+        "publish: no answer within 30s (perhaps sent); before that, connect: mqtt://broker:1883: connection refused"
     );
     // What a failing `main` prints is the same sentence.
     assert_eq!(format!("{error:?}"), error.to_string());

@@ -9,6 +9,7 @@ mod hostile;
 mod lifecycle;
 mod reconnect;
 mod reentrancy;
+mod routes;
 mod subscriptions;
 mod waits;
 

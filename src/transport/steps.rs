@@ -1,0 +1,58 @@
+//! The time that the steps of an attempt may take, each and together.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+
+use crate::clock::Clock;
+use crate::obstacle::{Cause, Obstacle, Step};
+
+/// One attempt to connect: its steps share what is left of its time.
+pub(super) struct Steps {
+    clock: Rc<dyn Clock>,
+    each: Duration,
+    /// None if it lies beyond the end of time.
+    end: Option<Instant>,
+}
+
+impl Steps {
+    /// Begins an attempt of which each step may take `each`, and all together `whole`.
+    pub(super) fn new(clock: Rc<dyn Clock>, each: Duration, whole: Duration) -> Self {
+        let end = clock.now().checked_add(whole);
+        Self { clock, each, end }
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Takes a step `with` this name or address; what goes wrong says so.
+    pub(super) async fn take<T>(
+        &self,
+        step: Step,
+        with: &str,
+        future: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        let now = self.clock.now();
+        let left = match self.end {
+            Some(end) => self.each.min(end.saturating_duration_since(now)),
+            None => self.each,
+        };
+        let result = match now.checked_add(left) {
+            Some(deadline) => {
+                let late = async {
+                    self.clock.sleep_until(deadline).await;
+                    Err(Obstacle::new(step, with, Cause::TimedOut(left)).into())
+                };
+                // The step first: what has come in time counts, however late it is looked at.
+                future::or(pin!(future), late).await
+            }
+            None => future.await,
+        };
+        result.map_err(|error| Obstacle::io(step, with, &error).into())
+    }
+}
