@@ -1,21 +1,13 @@
 //! A mosquitto of one test: a process, a port and a directory of its own, gone with the test.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::fs::{self, OpenOptions};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use smol::Timer;
 
-/// Debian keeps mosquitto where only root looks for programs.
-const PLACES: [&str; 3] = [
-    "mosquitto",
-    "/usr/sbin/mosquitto",
-    "/usr/local/sbin/mosquitto",
-];
+use crate::ground::{GLANCE, GLANCES, Scratch, free_port, program};
 
 /// What every mosquitto of these tests has. It runs as root if the tests do, because its directory is
 /// theirs, and its queues have no bound, so that what gets lost was not lost here.
@@ -42,23 +34,10 @@ persistence true
 autosave_interval 0
 ";
 
-/// Ports below those that the kernel gives to connections: while a broker is down, a client that tries
-/// again must not be given the broker's port as its own, because it would then connect to itself.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
-
-/// How often something is looked at that says nothing when it changes.
-pub(crate) const GLANCE: Duration = Duration::from_millis(5);
-
-/// How often it is looked at before it counts as never: 20 s.
-pub(crate) const GLANCES: u32 = 4_000;
-
-/// Tells the brokers of one test process apart.
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
 /// A mosquitto, running or stopped.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    directory: PathBuf,
+    scratch: Scratch,
     port: u16,
     running: Option<Child>,
 }
@@ -75,22 +54,26 @@ impl Broker {
     }
 
     /// Starts a mosquitto with settings that depend on its directory, in which `prepare` may put files.
-    pub(crate) async fn start_with(prepare: impl FnOnce(&Path) -> String) -> Self {
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("coracle-mosquitto-{}-{nth}", process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a directory for mosquitto");
+    pub(crate) async fn start_with(prepare: impl Fn(&Path) -> String) -> Self {
+        Self::start_at(|directory, []| prepare(directory)).await
+    }
+
+    /// Starts a mosquitto with settings that depend on more ports, for further listeners of its own.
+    /// What they are made from is called again with other ports when one of them turns out to be taken.
+    pub(crate) async fn start_at<const COUNT: usize>(
+        prepare: impl Fn(&Path, [u16; COUNT]) -> String,
+    ) -> Self {
         // From here on its drop cleans up.
         let mut broker = Self {
-            directory,
+            scratch: Scratch::new(),
             port: 0,
             running: None,
         };
-        let settings = prepare(&broker.directory);
         // Other processes look for ports too, so the first one that is free may be taken meanwhile.
-        for attempt in 0..20 {
-            broker.port = free_port(nth + attempt * 97);
-            broker.configure(&settings);
+        for _ in 0..20 {
+            broker.port = free_port();
+            let more = [(); COUNT].map(|()| free_port());
+            broker.configure(&prepare(broker.scratch.path(), more));
             if broker.launch().await {
                 return broker;
             }
@@ -151,16 +134,17 @@ impl Broker {
 
     /// Everything it has said since its first start.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
     fn configure(&self, settings: &str) {
         let text = format!(
             "listener {} 127.0.0.1\n{COMMON}persistence_location {}/\n{settings}",
             self.port,
-            self.directory.display(),
+            self.scratch.path().display(),
         );
-        fs::write(self.directory.join("mosquitto.conf"), text).expect("mosquitto.conf is written");
+        fs::write(self.scratch.path().join("mosquitto.conf"), text)
+            .expect("mosquitto.conf is written");
     }
 
     /// Starts the process. Returns whether it came to accept connections; it ends if it cannot have
@@ -170,9 +154,16 @@ impl Broker {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
-            .open(self.directory.join("log"))
+            .open(self.scratch.path().join("log"))
             .expect("a log for mosquitto");
-        let child = spawn(&self.directory.join("mosquitto.conf"), &log);
+        let child = Command::new(program("mosquitto"))
+            .arg("-c")
+            .arg(self.scratch.path().join("mosquitto.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("mosquitto");
         self.running = Some(child);
         for _ in 0..GLANCES {
             Timer::after(GLANCE).await;
@@ -221,45 +212,5 @@ impl Drop for Broker {
             let last = lines.len().saturating_sub(60);
             eprintln!("the end of mosquitto's log:\n{}", lines[last..].join("\n"));
         }
-        let _ = fs::remove_dir_all(&self.directory);
     }
-}
-
-fn spawn(configuration: &Path, log: &File) -> Child {
-    for program in PLACES {
-        let spawned = Command::new(program)
-            .arg("-c")
-            .arg(configuration)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.try_clone().expect("a second handle of the log"))
-            .spawn();
-        match spawned {
-            Ok(child) => return child,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => panic!("{program}: {error}"),
-        }
-    }
-    panic!("{}", missing("mosquitto"));
-}
-
-/// What to do about a program that is not there.
-pub(crate) fn missing(program: &str) -> String {
-    format!(
-        "`{program}` is missing, and these tests are worth nothing without it: install mosquitto and its \
-         clients (Debian: apt-get install mosquitto mosquitto-clients)"
-    )
-}
-
-/// A port that nobody listens on now; where to begin to look differs by process and by broker.
-fn free_port(nth: u32) -> u16 {
-    let count = PORTS.end - PORTS.start;
-    let begin = process::id()
-        .wrapping_mul(61)
-        .wrapping_add(nth.wrapping_mul(211));
-    (0..count)
-        .map(|step| PORTS.start + (begin.wrapping_add(step)) % count)
-        .filter_map(|port| u16::try_from(port).ok())
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("a free port on the loopback interface")
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use coracle::{Blame, ErrorKind, Event, Qos, Reason, Sent, Wait};
 
-use crate::broker::{Broker, missing};
+use crate::broker::Broker;
+use crate::ground::program;
 use crate::world::{VERSIONS, next, options, run};
 
 /// What mosquitto calls a wrong password, in the code of each version.
@@ -14,12 +15,12 @@ const REFUSAL: Reason = Reason::NOT_AUTHORIZED;
 /// A mosquitto that lets only `pump` in, whose password is `secret`.
 fn guarded(directory: &Path) -> String {
     let file = directory.join("passwd");
-    let made = Command::new("mosquitto_passwd")
+    let made = Command::new(program("mosquitto_passwd"))
         .args(["-b", "-c"])
         .arg(&file)
         .args(["pump", "secret"])
-        .status();
-    let made = made.unwrap_or_else(|error| panic!("{error}: {}", missing("mosquitto_passwd")));
+        .status()
+        .expect("mosquitto_passwd");
     assert!(made.success(), "mosquitto_passwd: {made}");
     format!("allow_anonymous false\npassword_file {}\n", file.display())
 }

@@ -3,6 +3,7 @@
 mod broker;
 mod credentials;
 mod exchange;
+mod ground;
 mod programs;
 mod restarts;
 mod sessions;

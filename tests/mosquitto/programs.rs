@@ -1,12 +1,13 @@
 //! Against mosquitto_pub and mosquitto_sub: the other side has a codec that is not ours.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use coracle::{Message, Properties, Property, Qos, Version, Wait};
 use smol::Timer;
 
-use crate::broker::{Broker, GLANCE, GLANCES, missing};
+use crate::broker::Broker;
+use crate::ground::{GLANCE, GLANCES, program};
 use crate::world::{VERSIONS, next, options, run};
 
 const QOS: [(Qos, &str); 3] = [
@@ -31,7 +32,7 @@ impl Program {
             .into_iter()
             .find(|(named, _)| *named == version)
             .expect("the programs know every version");
-        let spawned = Command::new(name)
+        let child = Command::new(program(name))
             .args([
                 "-h",
                 "127.0.0.1",
@@ -43,12 +44,9 @@ impl Program {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .spawn();
-        match spawned {
-            Ok(child) => Self(child),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => panic!("{}", missing(name)),
-            Err(error) => panic!("{name}: {error}"),
-        }
+            .spawn()
+            .expect("a program of mosquitto");
+        Self(child)
     }
 
     /// Waits for its good end, and returns what it has said: little enough to fit into a pipe.

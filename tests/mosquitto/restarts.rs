@@ -8,7 +8,8 @@ use std::time::Duration;
 use coracle::{Client, Error, ErrorKind, Qos, Subscription, Version, Wait};
 use smol::Timer;
 
-use crate::broker::{Broker, GLANCE, GLANCES, PERSISTENT};
+use crate::broker::{Broker, PERSISTENT};
+use crate::ground::{GLANCE, GLANCES};
 use crate::world::{World, options, run};
 
 /// A window wider than anything here: what does not fit into it when mosquitto 2.0.11 starts again, it

@@ -80,7 +80,12 @@ impl Device {
 
 /// Options for a client of this broker that tries again quickly.
 pub(crate) fn options(broker: &Broker, version: Version, client_id: &str) -> Options {
-    Options::new(&broker.url(), client_id)
+    options_at(&broker.url(), version, client_id)
+}
+
+/// The same for what is reached by this URL.
+pub(crate) fn options_at(url: &str, version: Version, client_id: &str) -> Options {
+    Options::new(url, client_id)
         .expect("the URL of a broker")
         .version(version)
         .retry_delays(Duration::from_millis(5), Duration::from_millis(40))
