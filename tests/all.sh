@@ -1,8 +1,10 @@
 #!/bin/sh
 # Runs every test there is, from anywhere: sh tests/all.sh
 #
-# Installs the broker that the tests talk to (mosquitto and its clients, from the packages of Debian)
-# when it is missing and this machine lets it; otherwise it says what to install and ends with 1.
+# Installs what the tests talk to (mosquitto and its clients, the proxies microsocks and tinyproxy, and
+# openssl, from the packages of Debian) when one of them is missing and this machine lets it; otherwise it
+# says what to install and ends with 1. Debian may start what it installs as a service; the tests do not
+# use those services, they start their own.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,22 +13,23 @@ fail() {
     exit 1
 }
 
-# Debian puts brokers where only root looks, and rustup installs where a plain shell may not look.
+# Debian puts servers where only root looks, and rustup installs where a plain shell may not look.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin"
 export PATH
 
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, for example from https://rustup.rs"
 
 missing() {
-    for tool in mosquitto mosquitto_pub mosquitto_sub; do
+    for tool in mosquitto mosquitto_pub mosquitto_sub mosquitto_passwd microsocks tinyproxy openssl; do
         command -v "$tool" >/dev/null || return 0
     done
     return 1
 }
 
 if missing; then
-    install="apt-get install -y --no-install-recommends mosquitto mosquitto-clients"
-    wanted="the tests need mosquitto and its clients; install them with: $install"
+    packages="mosquitto mosquitto-clients microsocks tinyproxy openssl"
+    install="apt-get install -y --no-install-recommends $packages"
+    wanted="the tests need programs that are missing; install them with: $install"
     command -v apt-get >/dev/null || fail "$wanted (or what your system has instead of apt-get)"
     if [ "$(id -u)" -eq 0 ]; then
         as_root=
@@ -35,7 +38,7 @@ if missing; then
     else
         fail "$wanted (as root)"
     fi
-    echo "tests/all.sh: installing mosquitto and mosquitto-clients"
+    echo "tests/all.sh: installing $packages, as far as they are missing"
     # Both unquoted on purpose: they are lists of words.
     $as_root apt-get update </dev/null || fail "apt-get update failed; $wanted"
     $as_root env DEBIAN_FRONTEND=noninteractive $install </dev/null || fail "$wanted"
@@ -50,12 +53,13 @@ run() {
 
 # Unit tests, the tests in this folder, and the code in the documentation and in the README.
 run cargo test --all-features
-# The tests always have the test kit. This is the library as a program gets it that asks for nothing.
+# The tests always have everything. This is the library as programs get it that ask for less.
+run cargo build
 run cargo build --no-default-features
 
 # Each example ends by itself when no broker is named.
 run cargo build --examples
-for example in publish subscribe many_tasks reconnect; do
+for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport; do
     run cargo run --quiet --example "$example"
 done
 run cargo run --release --example tour
