@@ -547,10 +547,13 @@ mod tests {
 
     #[test]
     fn a_failure_below_is_an_obstacle_of_the_upgrade() {
-        let cause = refused(|| vec![Does::Fails(io::ErrorKind::ConnectionReset)]);
-        let Cause::System(io::ErrorKind::ConnectionReset, _) = cause else {
+        let cause = refused(|| vec![Does::Fails(io::ErrorKind::NetworkDown)]);
+        let Cause::System(io::ErrorKind::NetworkDown, _) = cause else {
             panic!("{cause:?}");
         };
+        // Who hangs up with bytes unread sends a reset.
+        let cause = refused(|| vec![Does::Fails(io::ErrorKind::ConnectionReset)]);
+        assert_eq!(cause, Cause::Ended);
     }
 
     /// What is wrong with these settings, of which no byte may have left.
