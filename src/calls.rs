@@ -24,7 +24,6 @@ use crate::wait_for::{Call, Subscribing, Ticket, Waiting};
 pub(crate) struct Settings {
     pub(crate) wait_timeout: Duration,
     pub(crate) stream_bytes: usize,
-    pub(crate) version: Version,
     pub(crate) maximum_qos: Qos,
     pub(crate) retain: bool,
 }
@@ -183,7 +182,7 @@ impl Client {
                 "a subscription needs a filter [MQTT-3.8.3-2]",
             ));
         }
-        let v5 = self.settings.version == Version::V5_0;
+        let v5 = self.version() == Version::V5_0;
         let retained_as_ever =
             filters.retain_handling == RetainHandling::Send && !filters.retain_as_published;
         if !v5 && (filters.no_local || !retained_as_ever) {
@@ -225,10 +224,11 @@ impl Client {
     pub(crate) fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
         let begun = self.shared.with(|state| {
             state.check_open(Doing::Disconnecting)?;
-            if reason == Reason::DISCONNECT_WITH_WILL && self.settings.version != Version::V5_0 {
+            let v5 = state.protocol.config().version == Version::V5_0;
+            if reason == Reason::DISCONNECT_WITH_WILL && !v5 {
                 return Err(Error::misuse("only MQTT 5 can disconnect with the will"));
             }
-            if self.settings.version == Version::V5_0 && !may_leave_with(reason) {
+            if v5 && !may_leave_with(reason) {
                 return Err(Error::misuse(
                     "a client cannot disconnect with this reason [MQTT-3.14.2-1]",
                 ));

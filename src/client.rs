@@ -18,6 +18,7 @@ use crate::shared::{Shared, State, Wanted};
 use crate::statistics::Statistics;
 use crate::subscription::Filters;
 use crate::transport::Endpoint;
+use crate::version::Version;
 use crate::wait::Wait;
 use crate::wait_for::{Call, Publishing, PublishingMessage, Subscribing, Unsubscribing, Waiting};
 
@@ -40,7 +41,6 @@ impl Client {
         let settings = Settings {
             wait_timeout: options.wait_timeout,
             stream_bytes: options.stream_bytes,
-            version: options.config.version,
             maximum_qos: options.maximum_qos,
             retain: options.retain,
         };
@@ -269,6 +269,12 @@ impl Client {
             let endpoint = state.endpoint.clone();
             endpoint.filter(|_| state.protocol.is_online())
         })
+    }
+
+    /// The version of MQTT that is spoken; with [`Version::Auto`], until a broker has let us in, the one that
+    /// is tried.
+    pub fn version(&self) -> Version {
+        self.shared.with(|state| state.protocol.config().version)
     }
 
     /// The client identifier in use: the one given, or the one that the broker chose.

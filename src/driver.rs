@@ -20,6 +20,7 @@ use crate::alarm::Alarm;
 use crate::connection::{Connection, Outcome};
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::fallback::Fallback;
 use crate::options::{Attempt, Options, Order};
 use crate::properties::{Properties, PropertyList};
 use crate::protocol::{Done, End};
@@ -40,6 +41,7 @@ pub struct Driver {
     connector: Rc<dyn Connector>,
     reconnect: Reconnect,
     routes: Routes,
+    fallback: Fallback,
     alarm: Alarm,
     /// Where the last connection led: there the session is.
     home: Option<Endpoint>,
@@ -109,6 +111,7 @@ impl Driver {
             connector: options.opener(),
             reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.random()),
             routes,
+            fallback: Fallback::new(options.versions),
             alarm: Alarm::default(),
             home: None,
             target: None,
@@ -206,6 +209,7 @@ impl Driver {
             if moved && !attempt.shares_sessions {
                 state.protocol.forget_session();
             }
+            state.protocol.set_version(self.fallback.version());
             state.endpoint = Some(attempt.endpoint.clone());
             state.protocol.connect(now, &attempt.credentials)
         })
@@ -221,11 +225,13 @@ impl Driver {
         if let Some(held) = held {
             self.home.clone_from(&self.target);
             self.routes.worked();
+            self.fallback.worked();
             self.reconnect.connection_ended(held);
         }
         match outcome {
             Outcome::Again => {
                 self.home.clone_from(&self.target);
+                self.fallback.worked();
                 self.goodbye(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
                 Next::Connect
@@ -249,14 +255,7 @@ impl Driver {
                 shared.with(|state| state.protocol.disconnected(end));
                 match held {
                     Some(_) => self.link_lost(error),
-                    None => self.attempt_failed(Failed {
-                        // An answer with a reason came from the broker, whatever the way to it is like.
-                        fault: match error.reason() {
-                            Some(_) => Fault::Broker,
-                            None => Fault::Way,
-                        },
-                        error: error.while_doing(Doing::Connecting),
-                    }),
+                    None => self.not_let_in(error.while_doing(Doing::Connecting)),
                 }
             }
         }
@@ -355,6 +354,31 @@ impl Driver {
         next
     }
 
+    /// CONNECT was sent, and the broker has not let us in.
+    fn not_let_in(&mut self, error: Error) -> Next {
+        if self.fallback.failed(&error) {
+            let version = self.fallback.version();
+            log::info!("{error}; MQTT {version} is tried next");
+            self.note_failure(&error);
+            return Next::Connect;
+        }
+        // An answer with a reason came from the broker, whatever the way to it is like.
+        let fault = match error.reason() {
+            Some(_) => Fault::Broker,
+            None => Fault::Way,
+        };
+        self.attempt_failed(Failed { error, fault })
+    }
+
+    fn note_failure(&self, error: &Error) {
+        self.guard.0.with(|state| {
+            state.protocol.disconnected(End::Otherwise);
+            state.protocol.remember_session();
+            state.statistics.failed += 1;
+            state.failure = Some(error.clone());
+        });
+    }
+
     fn attempt_failed(&mut self, failed: Failed) -> Next {
         let Failed { error, fault } = failed;
         let error = match (&self.target, fault) {
@@ -362,12 +386,7 @@ impl Driver {
             (None, Fault::Way | Fault::Broker) | (_, Fault::Ours) => error,
         };
         log::info!("attempt {}: {error}", self.reconnect.attempts() + 1);
-        self.guard.0.with(|state| {
-            state.protocol.disconnected(End::Otherwise);
-            state.protocol.remember_session();
-            state.statistics.failed += 1;
-            state.failure = Some(error.clone());
-        });
+        self.note_failure(&error);
         if self.follow_referral(&error) {
             return Next::Connect;
         }

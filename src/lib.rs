@@ -13,6 +13,7 @@ mod ending;
 mod error;
 mod event;
 mod events;
+mod fallback;
 mod loose;
 mod message;
 mod obstacle;
@@ -65,7 +66,7 @@ pub use transport::{BoxedTransport, Connector, Endpoint, Rung, Transport};
 pub use transport::{Tls, TlsVersion};
 #[cfg(feature = "websocket")]
 pub use transport::{Upgrade, WebSocket};
-pub use version::Version;
+pub use version::{Version, Versions};
 pub use wait::Wait;
 pub use wait_for::{
     Published, Publishing, PublishingMessage, Subscribing, Unpublished, Unsubscribing, Waiting,

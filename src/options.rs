@@ -13,7 +13,7 @@ use crate::message::{Message, Qos};
 use crate::properties::Properties;
 use crate::protocol::{Config, Credentials, SessionMode};
 use crate::transport::{Connector, Endpoint, NetworkSettings};
-use crate::version::Version;
+use crate::version::{Version, Versions};
 
 pub(crate) use network::{Order, Places};
 
@@ -119,6 +119,7 @@ pub(crate) type GiveUp = Rc<dyn Fn(&Error, u32) -> bool>;
 #[must_use = "options have an effect only when a client is made of them"]
 pub struct Options {
     pub(crate) config: Config,
+    pub(crate) versions: Versions,
     pub(crate) places: Places,
     pub(crate) network: NetworkSettings,
     pub(crate) credentials: Credentials,
@@ -159,6 +160,7 @@ impl Options {
         }
         Ok(Self {
             config: Config::new(Version::V5_0, client_id),
+            versions: Versions::One(Version::V5_0),
             places: Places::new(Endpoint::parse(url)?),
             network: NetworkSettings::default(),
             credentials: Credentials::default(),
@@ -181,9 +183,10 @@ impl Options {
         })
     }
 
-    /// Sets the version of MQTT. Defaults to 5.0.
-    pub fn version(mut self, version: Version) -> Self {
-        self.config.version = version;
+    /// Sets the version of MQTT, or with [`Version::Auto`] lets the broker decide. Defaults to 5.0.
+    pub fn version(mut self, version: impl Into<Versions>) -> Self {
+        self.versions = version.into();
+        self.config.version = self.versions.newest();
         self
     }
 

@@ -34,3 +34,44 @@ impl fmt::Display for Version {
         })
     }
 }
+
+/// The versions that a client may speak: one, or what the broker speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Versions {
+    /// This one.
+    One(Version),
+    /// 5.0, else 3.1.1, else 3.1: what the broker speaks is found out with the first connection, and
+    /// remembered for as long as the client lives.
+    ///
+    /// The client goes one version down when the broker refuses the version, when it twice in a row ends the
+    /// connection instead of answering CONNECT, and when it does not answer at all; from 3.1 it goes up to
+    /// 5.0 again. What needs MQTT 5 is left out where it does no harm (a property of a message) and an
+    /// error where it does.
+    Auto,
+}
+
+impl Version {
+    /// What the broker speaks: see [`Versions::Auto`].
+    #[expect(
+        non_upper_case_globals,
+        reason = "it stands where a version does, and reads like one"
+    )]
+    pub const Auto: Versions = Versions::Auto;
+}
+
+impl From<Version> for Versions {
+    fn from(version: Version) -> Self {
+        Self::One(version)
+    }
+}
+
+impl Versions {
+    /// The newest of them.
+    pub(crate) fn newest(self) -> Version {
+        match self {
+            Self::One(version) => version,
+            Self::Auto => Version::V5_0,
+        }
+    }
+}

@@ -36,6 +36,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "alarm",
             "connection",
             "driver",
+            "fallback",
             "reader",
             "reconnect",
             "routes",

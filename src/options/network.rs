@@ -187,6 +187,7 @@ impl Options {
     /// ```
     pub fn built_in_connector(&self) -> impl Connector + 'static {
         let subprotocol = match self.config.version {
+            // Not if 3.1 is what is left over: a broker that speaks it behind the newer name answers that.
             Version::V3_1 => "mqttv3.1",
             // The name that is registered with IANA for WebSockets [MQTT-6.0.0-3].
             Version::V3_1_1 | Version::V5_0 => "mqtt",

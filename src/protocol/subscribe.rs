@@ -28,6 +28,7 @@ use crate::message::PacketId;
 use crate::properties::Properties;
 use crate::reason::Reason;
 use crate::topic;
+use crate::version::Version;
 use crate::wait::Wait;
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
@@ -143,7 +144,9 @@ impl Subscribing {
         };
         let identifier = request.identifier;
         for (filter, options) in std::mem::take(&mut request.filters) {
-            match check(&filter, identifier, limits) {
+            let checked = check_options(out.version(), options)
+                .and_then(|()| check(&filter, identifier, limits));
+            match checked {
                 Ok(()) => request.filters.push((filter, options)),
                 Err(error) => self.failed(request.call, filter, error, out),
             }
@@ -410,6 +413,20 @@ impl Grant {
             }
             Asked::Answered(..) => None,
         }
+    }
+}
+
+/// A call may have been accepted when it was not known yet that the broker speaks an older version.
+fn check_options(version: Version, options: FilterOptions) -> Result<(), Error> {
+    match version {
+        Version::V5_0 => Ok(()),
+        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => Ok(()),
+        Version::V3_1 | Version::V3_1_1 => Err(Error::new(
+            ErrorKind::Misuse(
+                "No Local, Retain As Published and Retain Handling need MQTT 5".into(),
+            ),
+            Doing::Subscribing,
+        )),
     }
 }
 

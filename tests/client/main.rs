@@ -11,6 +11,7 @@ mod reconnect;
 mod reentrancy;
 mod routes;
 mod subscriptions;
+mod version;
 mod waits;
 
 use std::fmt;

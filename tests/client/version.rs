@@ -1,0 +1,175 @@
+//! What a client speaks that leaves the version to the broker.
+
+use coracle::testkit::{BrokerOptions, Peer, World};
+use coracle::{Event, Filters, Message, Properties, Qos, Reason, Version, Versions, Wait};
+
+use crate::{CONNACK, CONNACK_3, SECOND, Setup, options};
+
+fn start(world: World) -> Setup {
+    let options = options(&world).version(Version::Auto);
+    Setup::start(world, options)
+}
+
+/// Takes the next connection and says which version its CONNECT speaks.
+#[track_caller]
+fn connecting(setup: &Setup) -> (Peer, Version) {
+    let mut peer = setup.world.peer();
+    let connect = peer.received();
+    let version = match &connect[2..9] {
+        b"\0\x04MQTT\x05" => Version::V5_0,
+        b"\0\x04MQTT\x04" => Version::V3_1_1,
+        b"\0\x06MQIsd" => Version::V3_1,
+        other => panic!("{other:02x?}"),
+    };
+    (peer, version)
+}
+
+#[test]
+fn auto_is_a_choice_and_not_a_version() {
+    assert_eq!(Version::Auto, Versions::Auto);
+    assert_eq!(Versions::from(Version::V3_1), Versions::One(Version::V3_1));
+}
+
+#[test]
+fn a_broker_of_5_0_gets_5_0() {
+    let setup = start(World::with_peers());
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(CONNACK);
+    setup.world.run_until_idle();
+    assert_eq!(setup.client.version(), Version::V5_0);
+}
+
+#[test]
+fn a_broker_that_refuses_in_either_form_gets_the_next_version_at_once() {
+    for refusal in [
+        // As MQTT 5 has it, as 3.x has it, and as aedes does: the reason of 5 in the form of 3.
+        &b"\x20\x03\x00\x84\x00"[..],
+        b"\x20\x02\x00\x01",
+        b"\x20\x02\x00\x84",
+    ] {
+        let mut setup = start(World::with_peers());
+        let (mut peer, _) = connecting(&setup);
+        peer.send(refusal);
+        peer.close();
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V3_1_1, "{refusal:02x?}");
+        peer.send(CONNACK_3);
+        let events = setup.events();
+        assert!(
+            matches!(events[..], [Event::Connected { .. }]),
+            "{events:?}"
+        );
+        assert_eq!(setup.client.version(), Version::V3_1_1);
+    }
+}
+
+#[test]
+fn a_broker_that_hangs_up_gets_the_next_version_after_the_second_time() {
+    // As RabbitMQ does.
+    let setup = start(World::with_peers());
+    let mut versions = Vec::new();
+    for attempt in 0..5 {
+        // The next version is tried at once, the same one after the usual delay.
+        if attempt % 2 == 1 {
+            setup.until_attempt();
+        }
+        let (mut peer, version) = connecting(&setup);
+        versions.push(version);
+        peer.close();
+    }
+    use Version::{V3_1, V3_1_1, V5_0};
+    assert_eq!(versions, [V5_0, V5_0, V3_1_1, V3_1_1, V3_1]);
+}
+
+#[test]
+fn a_silent_broker_gets_the_next_version_after_the_timeout() {
+    // As amqtt is.
+    let setup = start(World::with_peers());
+    let (_silent, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    setup.world.advance(12 * SECOND);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V3_1_1);
+    peer.send(CONNACK_3);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+}
+
+#[test]
+fn what_worked_is_kept_whatever_happens_later() {
+    let setup = start(World::with_peers());
+    let (mut peer, _) = connecting(&setup);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let (mut peer, _) = connecting(&setup);
+    peer.send(CONNACK_3);
+    setup.world.run_until_idle();
+    peer.reset();
+    for _ in 0..4 {
+        setup.until_attempt();
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V3_1_1);
+        peer.close();
+    }
+}
+
+#[test]
+fn other_refusals_do_not_cost_a_version() {
+    let setup = start(World::with_peers());
+    for _ in 0..4 {
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V5_0);
+        // Not authorized.
+        peer.send(b"\x20\x03\x00\x87\x00");
+        peer.close();
+        setup.until_attempt();
+    }
+}
+
+#[test]
+fn what_only_5_0_can_say_is_left_out_or_an_error() {
+    let setup = start(World::with_peers());
+    // Accepted while 5.0 was hoped for.
+    let no_local = setup
+        .client
+        .subscribe_many(Filters::new("a", Qos::AtMostOnce).no_local(true), Wait::Ack);
+    let message = Message::new("t", "x")
+        .qos(Qos::AtLeastOnce)
+        .properties(Properties::new().content_type("text/plain"));
+    let publishing = setup.client.publish_message(message, Wait::Ack);
+    let (mut peer, _) = connecting(&setup);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let (mut peer, _) = connecting(&setup);
+    peer.send(CONNACK_3);
+    peer.expect(b"\x32\x06\x00\x01t\x00\x01x");
+    peer.send(b"\x40\x02\x00\x01");
+    assert!(setup.wait(publishing).is_ok());
+    let error = setup.wait(no_local).expect_err("3.1.1 has no such option");
+    assert!(error.to_string().contains("need MQTT 5"), "{error}");
+    // Now it is known before.
+    let late = setup.client.subscribe_many(
+        Filters::new("a", Qos::AtMostOnce).no_local(true),
+        Wait::None,
+    );
+    assert!(setup.wait(late).is_err());
+}
+
+#[test]
+fn messages_go_through_with_every_broker_of_the_test_kit() {
+    for version in [Version::V3_1, Version::V3_1_1, Version::V5_0] {
+        let world = World::new(BrokerOptions::new().versions(&[version]));
+        let setup = start(world);
+        let mut stream = setup
+            .wait(setup.client.subscribe("t", Qos::ExactlyOnce, Wait::Ack))
+            .expect("granted");
+        let published = setup
+            .wait(setup.client.publish("t", "x", Qos::ExactlyOnce, Wait::Ack))
+            .expect("acknowledged");
+        assert_eq!(published.reason(), Reason::SUCCESS);
+        let message = setup.wait(stream.next()).expect("it arrives");
+        assert_eq!(message.text(), Some("x"));
+        assert_eq!(setup.client.version(), version);
+    }
+}
