@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::obstacle::{Cause, Obstacle};
 use crate::properties::{Properties, PropertyFault, PropertyList};
+use crate::prospect::Prospect;
 use crate::reason::Reason;
 use crate::topic::TopicError;
 
@@ -340,31 +341,25 @@ impl Error {
         }
     }
 
+    /// What to expect of another attempt after this.
+    pub fn prospect(&self) -> Prospect {
+        let hopeless = match (&self.kind, self.reason()) {
+            (_, Some(reason)) => return Prospect::of(reason),
+            (ErrorKind::Unreachable(obstacle), None) => obstacle.is_permanent(),
+            (_, None) => self.blame() == Blame::You,
+        };
+        if hopeless {
+            Prospect::CannotHeal
+        } else {
+            Prospect::Reconnect
+        }
+    }
+
     /// Whether trying again cannot help until someone acts: bad credentials, a client id that is not
     /// accepted or was taken over, a broker that has moved, a certificate that is not trusted, a mistake of
-    /// the program.
+    /// the program. The same as [`Prospect::CannotHeal`].
     pub fn is_permanent(&self) -> bool {
-        if let ErrorKind::Unreachable(obstacle) = &self.kind {
-            return obstacle.is_permanent();
-        }
-        match self.reason() {
-            Some(reason) => matches!(
-                reason,
-                Reason::UNSUPPORTED_PROTOCOL_VERSION
-                    | Reason::CLIENT_IDENTIFIER_NOT_VALID
-                    | Reason::BAD_USER_NAME_OR_PASSWORD
-                    | Reason::NOT_AUTHORIZED
-                    | Reason::BANNED
-                    | Reason::BAD_AUTHENTICATION_METHOD
-                    | Reason::SESSION_TAKEN_OVER
-                    | Reason::TOPIC_NAME_INVALID
-                    | Reason::PACKET_TOO_LARGE
-                    | Reason::RETAIN_NOT_SUPPORTED
-                    | Reason::QOS_NOT_SUPPORTED
-                    | Reason::SERVER_MOVED
-            ),
-            None => self.blame() == Blame::You,
-        }
+        self.prospect() == Prospect::CannotHeal
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -19,6 +19,7 @@ mod message;
 mod obstacle;
 mod options;
 mod properties;
+mod prospect;
 #[doc(hidden)]
 pub mod protocol;
 mod queue;
@@ -53,6 +54,7 @@ pub use message::{Incoming, Message, PacketId, Payload, Qos};
 pub use obstacle::{Cause, Obstacle, Step};
 pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};
+pub use prospect::Prospect;
 pub use protocol::SessionMode as Session;
 pub use reason::Reason;
 pub use smol::{LocalExecutor, block_on};

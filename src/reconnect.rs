@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Each delay is random between 0 and a bound that doubles, so that a fleet whose broker restarts does
-//! not come back as one. A link that breaks before it was stable counts as a failure too: "accepted,
+//! not come back as one. A broker that says that it is overloaded gets a long delay at once. A link that breaks before it was stable counts as a failure too: "accepted,
 //! then kicked" backs off.
 
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::options::{GiveUp, Retry};
+use crate::prospect::Prospect;
 
 /// Above this many doublings the bound is at its longest whatever the first one was.
 const DOUBLINGS: u32 = 20;
@@ -86,7 +87,10 @@ impl Reconnect {
     fn decide(&mut self, error: &Error) -> Decision {
         match &self.give_up {
             Some(give_up) if give_up(error, self.attempts) => Decision::GiveUp,
-            Some(_) | None => Decision::After(self.next_delay()),
+            Some(_) | None => Decision::After(match error.prospect() {
+                Prospect::Reconnect | Prospect::CannotHeal => self.next_delay(),
+                Prospect::BackOff => self.long_delay(),
+            }),
         }
     }
 
@@ -99,6 +103,13 @@ impl Reconnect {
             .saturating_mul(1 << doublings)
             .min(self.retry.longest);
         bound.mul_f64(self.random.f64())
+    }
+
+    /// The broker wants to be left alone: at least half of the longest delay, and as random.
+    fn long_delay(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let half = self.retry.longest / 2;
+        half + half.mul_f64(self.random.f64())
     }
 }
 
@@ -144,6 +155,24 @@ mod tests {
         reconnect.connection_ended(Duration::from_secs(10));
         reconnect.link_lost(&lost);
         assert_eq!(reconnect.failures, 1);
+    }
+
+    #[test]
+    fn a_broker_that_is_overloaded_is_left_alone_for_long() {
+        let kind = ErrorKind::Refused {
+            reason: crate::reason::Reason::SERVER_BUSY,
+            filter: None,
+            text: None,
+        };
+        let busy = Error::new(kind, Doing::Connecting);
+        for seed in 0..200 {
+            let mut reconnect = Reconnect::new(RETRY, None, fastrand::Rng::with_seed(seed));
+            let Decision::After(delay) = reconnect.attempt_failed(&busy) else {
+                panic!("nobody gives up");
+            };
+            assert!((30.0..=60.0).contains(&delay.as_secs_f64()), "{delay:?}");
+            assert_eq!(reconnect.failures, 1);
+        }
     }
 
     #[test]

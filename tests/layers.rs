@@ -14,6 +14,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "message",
             "obstacle",
             "properties",
+            "prospect",
             "reason",
             "topic",
             "version",
