@@ -144,8 +144,12 @@ impl Subscribing {
         };
         let identifier = request.identifier;
         for (filter, options) in std::mem::take(&mut request.filters) {
-            let checked = check_options(out.version(), options)
-                .and_then(|()| check(&filter, identifier, limits));
+            // What is made again was granted before, and what more it asks for an older version leaves out.
+            let checked = match request.call {
+                Some(_) => check_options(out.version(), options),
+                None => Ok(()),
+            };
+            let checked = checked.and_then(|()| check(&filter, identifier, limits));
             match checked {
                 Ok(()) => request.filters.push((filter, options)),
                 Err(error) => self.failed(request.call, filter, error, out),
