@@ -16,6 +16,10 @@ use super::obstacle::obstacle;
 use crate::obstacle::{Cause, Obstacle, Step};
 use crate::transport::BoxedTransport;
 
+/// What is encrypted at a time: as much as rustls takes at once, four full records. Of more it makes a
+/// second write, for a rest that may be a few bytes; left with the caller, the rest goes with what follows.
+const AT_ONCE: usize = 64 * 1024;
+
 /// A connection with TLS on it.
 pub(super) struct Secured {
     stream: TlsStream<BoxedTransport>,
@@ -120,6 +124,7 @@ impl AsyncWrite for Secured {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let bytes = bytes.get(..AT_ONCE).unwrap_or(bytes);
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.failed_write(cx, error))),
             poll => poll,
