@@ -50,6 +50,8 @@ pub enum Doing {
     Unsubscribing,
     /// Waiting for PINGRESP.
     Pinging,
+    /// Enhanced authentication: at CONNECT, or again later.
+    Authenticating,
     /// Leaving: draining and DISCONNECT.
     Disconnecting,
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Doing {
             Self::Subscribing => "subscribe",
             Self::Unsubscribing => "unsubscribe",
             Self::Pinging => "ping",
+            Self::Authenticating => "authenticate",
             Self::Disconnecting => "disconnect",
         })
     }
@@ -151,6 +154,11 @@ pub enum ErrorKind {
     },
     /// The broker broke the rules of MQTT.
     Protocol(Violation),
+    /// The broker: in an enhanced authentication it did not prove who it is, or what it said makes no
+    /// sense there. See [`Error::unproven`].
+    Unproven(Arc<str>),
+    /// You: there is no credential to authenticate with. See [`Error::no_credential`].
+    NoCredential(Arc<str>),
     /// The broker no longer had the session.
     SessionLost {
         /// Whether the broker had confirmed with PUBREC that it received the message.
@@ -258,6 +266,18 @@ impl Error {
         Self::new(ErrorKind::Misuse(text.into()), Doing::Configuring)
     }
 
+    /// For an [`Authenticator`](crate::Authenticator): what the server said is wrong or proves nothing.
+    /// The text must not hold a secret, because errors are logged.
+    pub fn unproven(text: impl Into<Arc<str>>) -> Self {
+        Self::new(ErrorKind::Unproven(text.into()), Doing::Authenticating)
+    }
+
+    /// For an [`Authenticator`](crate::Authenticator): there is no credential, perhaps for now. The text
+    /// must not hold a secret, because errors are logged.
+    pub fn no_credential(text: impl Into<Arc<str>>) -> Self {
+        Self::new(ErrorKind::NoCredential(text.into()), Doing::Authenticating)
+    }
+
     pub(crate) fn property(fault: PropertyFault) -> Self {
         Self::new(ErrorKind::Property(fault), Doing::Publishing)
     }
@@ -325,6 +345,7 @@ impl Error {
             | ErrorKind::Misuse(_)
             | ErrorKind::Conflict(_)
             | ErrorKind::NotOffered(_)
+            | ErrorKind::NoCredential(_)
             | ErrorKind::Closed => Blame::You,
             ErrorKind::QueueFull
             | ErrorKind::TooLarge { .. }
@@ -335,6 +356,7 @@ impl Error {
             ErrorKind::Refused { .. }
             | ErrorKind::Disconnected { .. }
             | ErrorKind::Protocol(_)
+            | ErrorKind::Unproven(_)
             | ErrorKind::SessionLost { .. } => Blame::Broker,
             ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
             ErrorKind::Unreachable(obstacle) => blame_for(obstacle.cause()),
@@ -346,6 +368,9 @@ impl Error {
         let hopeless = match (&self.kind, self.reason()) {
             (_, Some(reason)) => return Prospect::of(reason),
             (ErrorKind::Unreachable(obstacle), None) => obstacle.is_permanent(),
+            (ErrorKind::Unproven(_), None) => true,
+            // Where it comes from may be out of reach for a while.
+            (ErrorKind::NoCredential(_), None) => false,
             (_, None) => self.blame() == Blame::You,
         };
         if hopeless {
@@ -356,8 +381,8 @@ impl Error {
     }
 
     /// Whether trying again cannot help until someone acts: bad credentials, a client id that is not
-    /// accepted or was taken over, a broker that has moved, a certificate that is not trusted, a mistake of
-    /// the program. The same as [`Prospect::CannotHeal`].
+    /// accepted or was taken over, a broker that has moved, a certificate that is not trusted, a broker that
+    /// does not prove who it is, a mistake of the program. The same as [`Prospect::CannotHeal`].
     pub fn is_permanent(&self) -> bool {
         self.prospect() == Prospect::CannotHeal
     }
@@ -445,6 +470,10 @@ impl fmt::Display for Error {
                 text.as_ref().map_or(Ok(()), |text| write!(f, ", {text:?}"))
             }
             ErrorKind::Protocol(violation) => write!(f, "the broker broke the rules: {violation}"),
+            ErrorKind::Unproven(text) => {
+                write!(f, "the broker did not prove who it is: {text}")
+            }
+            ErrorKind::NoCredential(text) => write!(f, "there is no credential: {text}"),
             ErrorKind::SessionLost { received: true } => {
                 f.write_str("the broker lost the session after it had received the message")
             }

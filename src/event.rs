@@ -55,6 +55,16 @@ pub enum Event {
         /// What it said.
         error: Error,
     },
+    /// A re-authentication was successful, on both sides; whether the program or the driver began it.
+    Reauthenticated,
+    /// A credential that is to be renewed could not be: the authenticator has none. The connection goes on
+    /// until the broker ends it.
+    NotRenewed {
+        /// Why.
+        error: Error,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
     /// A message for which nobody waits any more was not published, or not acknowledged.
     Unpublished {
         /// The message, if it is still known: not at QoS 0, not once the broker confirmed that it received

@@ -17,7 +17,7 @@ use crate::event::{Event, Listener};
 use crate::loose::Loose;
 use crate::message::Qos;
 use crate::properties::Properties;
-use crate::protocol::{Continuity, Done, Effect, Protocol, Token};
+use crate::protocol::{Ask, Continuity, Done, Effect, Protocol, Token};
 use crate::reason::Reason;
 use crate::router::Router;
 use crate::statistics::Statistics;
@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// Subscriptions that were dropped: the driver unsubscribes them.
     pub(crate) dropped: Vec<usize>,
     pub(crate) conditions: Conditions,
+    /// What the authenticator has to do on this connection.
+    pub(crate) ask: Option<Ask>,
     driver: DriverState,
     /// When the driver's turn began, and when CONNACK came.
     now: Option<Instant>,
@@ -112,6 +114,7 @@ impl Shared {
             handles: 0,
             dropped: Vec::new(),
             conditions: Conditions::default(),
+            ask: None,
             driver: DriverState::Woken,
             now: None,
             connected_at: None,
@@ -382,6 +385,11 @@ impl State {
                     }
                 }
                 Effect::Overdue(receipt) => self.overdue(receipt),
+                Effect::Authenticate(ask) => self.ask = Some(ask),
+                Effect::Reauthenticated => self.tell(&Event::Reauthenticated),
+                Effect::NotRenewed(error, retry_in) => {
+                    self.tell(&Event::NotRenewed { error, retry_in });
+                }
                 Effect::Skipped(size) => {
                     self.statistics.skipped += 1;
                     self.tell(&Event::Skipped { size });

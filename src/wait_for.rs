@@ -119,7 +119,11 @@ impl From<Done> for Published {
     fn from(done: Done) -> Self {
         let reason = match done {
             Done::Acknowledged(reason) => reason,
-            Done::Sent | Done::Granted(_) | Done::Unsubscribed(_) | Done::Pong => Reason::SUCCESS,
+            Done::Sent
+            | Done::Granted(_)
+            | Done::Unsubscribed(_)
+            | Done::Pong
+            | Done::Authenticated => Reason::SUCCESS,
         };
         Self { reason }
     }
@@ -293,14 +297,18 @@ impl Future for Unsubscribing {
         self.call.poll(cx).map(|outcome| {
             outcome.map(|done| match done {
                 Done::Unsubscribed(reasons) => reasons,
-                Done::Sent | Done::Acknowledged(_) | Done::Granted(_) | Done::Pong => Vec::new(),
+                Done::Sent
+                | Done::Acknowledged(_)
+                | Done::Granted(_)
+                | Done::Pong
+                | Done::Authenticated => Vec::new(),
             })
         })
     }
 }
 
-/// A wait for something that gives nothing but its end: a ping, a connection, room, the end of a
-/// disconnect.
+/// A wait for something that gives nothing but its end: a ping, an authentication, a connection, room, the
+/// end of a disconnect.
 ///
 /// # Cancel safety
 /// Dropping it undoes nothing.
@@ -312,7 +320,8 @@ pub struct Waiting {
 impl Waiting {
     /// Sets how long this wait lasts at most.
     ///
-    /// Defaults to [`Options::wait_timeout`] for a ping, and to no limit for the others.
+    /// Defaults to [`Options::wait_timeout`] for a ping and an authentication, and to no limit for the
+    /// others.
     ///
     /// [`Options::wait_timeout`]: crate::Options::wait_timeout
     pub fn timeout(self, timeout: Duration) -> Self {

@@ -32,6 +32,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::auth::{Authentication, Login};
 use super::limits::Limits;
 use super::outbox::Outbox;
 use super::{Config, SessionMode};
@@ -139,6 +140,8 @@ pub(super) struct Handshake {
     /// None if the patience has no end.
     deadline: Option<Instant>,
     patience: Duration,
+    /// The authentication that CONNECT began; then it watches the time.
+    pub(super) auth: Option<Box<Authentication>>,
 }
 
 impl Opening {
@@ -178,15 +181,16 @@ impl Opening {
     /// Sends CONNECT, the first packet of the connection [MQTT-3.1.0-1].
     ///
     /// # Errors
-    /// The credentials or the will cannot be expressed.
+    /// The credentials, the will or the first step of the authentication cannot be expressed.
     pub(super) fn connect(
         &mut self,
         now: Instant,
         config: &Config,
         credentials: &Credentials,
+        login: Option<&Login>,
         out: &mut Outbox,
     ) -> Result<Handshake, Error> {
-        check(config, self.client_id(config), credentials)?;
+        check(config, self.client_id(config), credentials, login)?;
         let purpose = self.purpose(config);
         let clean = purpose != Purpose::Keep;
         let properties = match (config.version, purpose) {
@@ -194,6 +198,12 @@ impl Opening {
             // Without an expiry interval the session ends with this connection [MQTT-3.1.2-23].
             (Version::V5_0, Purpose::Wipe) => config.properties.clone(),
             (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
+        };
+        let properties = match login {
+            Some(login) => login
+                .add_to(properties)
+                .map_err(|error| error.while_doing(Doing::Connecting))?,
+            None => properties,
         };
         // A connection that only wipes must not leave a will behind.
         let will = credentials
@@ -240,6 +250,7 @@ impl Opening {
             sent: now,
             deadline: now.checked_add(patience),
             patience,
+            auth: login.map(|login| Box::new(Authentication::new(login, patience, now))),
         })
     }
 
@@ -345,16 +356,22 @@ impl Handshake {
         self.sent
     }
 
-    /// When CONNACK has to be there.
+    /// When CONNACK, or the next step of an authentication, has to be there.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if let Some(auth) = &self.auth {
+            return auth.poll_timeout();
+        }
         self.deadline
     }
 
     /// Time has passed.
     ///
     /// # Errors
-    /// CONNACK did not come in time.
-    pub(super) fn handle_timeout(&self, now: Instant) -> Result<(), Error> {
+    /// It did not come in time.
+    pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
+        if let Some(auth) = &mut self.auth {
+            return auth.handle_timeout(now, out);
+        }
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return Ok(());
         }
@@ -378,7 +395,12 @@ fn keeps_session(config: &Config) -> bool {
 
 /// What CONNECT cannot express, in any version or in the older ones. Credentials and will may be fresh,
 /// so they are looked at for each attempt.
-fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<(), Error> {
+fn check(
+    config: &Config,
+    client_id: &str,
+    credentials: &Credentials,
+    login: Option<&Login>,
+) -> Result<(), Error> {
     let misuse = |text: &str| {
         Err(Error::new(
             ErrorKind::Misuse(text.into()),
@@ -400,6 +422,9 @@ fn check(config: &Config, client_id: &str, credentials: &Credentials) -> Result<
         Version::V3_1_1 => {}
         Version::V3_1 if (1..=MAX_CLIENT_ID_3_1).contains(&client_id.chars().count()) => {}
         Version::V3_1 => return misuse("MQTT 3.1 wants a client identifier of 1 to 23 characters"),
+    }
+    if login.is_some() {
+        return misuse("an authenticator needs MQTT 5");
     }
     if credentials.password.is_some() && credentials.user_name.is_none() {
         return misuse("before MQTT 5.0 a password needs a user name");

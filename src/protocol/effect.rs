@@ -1,7 +1,9 @@
 //! What the machines tell the client: waits that end, and things it has to know.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::auth::Ask;
 use super::connect::Continuity;
 use super::publish_in::Receipt;
 use crate::error::Error;
@@ -24,6 +26,8 @@ pub enum Done {
     Unsubscribed(Vec<Reason>),
     /// The broker answered a ping.
     Pong,
+    /// A re-authentication was successful on both sides.
+    Authenticated,
 }
 
 /// What became of one filter of a subscribe.
@@ -64,6 +68,13 @@ pub enum Effect {
     Overdue(Receipt),
     /// A message above the inbound limit was skipped; its size in bytes.
     Skipped(usize),
+    /// The authenticator has something to do.
+    Authenticate(Ask),
+    /// A re-authentication was successful on both sides, whoever began it.
+    Reauthenticated,
+    /// The credential should have been renewed, but that could not begin. After this time it is tried
+    /// again.
+    NotRenewed(Error, Duration),
     /// An acknowledgement for something unknown was ignored.
     Stray,
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::authenticate::unasked;
 use super::connect::{Continuity, Verdict};
 use super::ledger::Ledger;
 use super::packet_id::Owner;
@@ -49,6 +50,9 @@ impl Protocol {
             online.skip -= size;
             return Ok(Step::Handled { size });
         }
+        if self.is_verifying() {
+            return Ok(Step::More { size: None });
+        }
         let result = match codec::split(input) {
             Err(violation) => Err(violation.into()),
             Ok(Split::Header) => return Ok(Step::More { size: None }),
@@ -68,16 +72,19 @@ impl Protocol {
             }
             Ok(Split::Whole { frame, size }) => self.handle_frame(now, frame, size, whole),
         };
-        result.map_err(|error| {
-            let doing = match self.link {
-                Link::Connecting(_) => Doing::Connecting,
-                Link::Offline | Link::Online(_) | Link::Leaving(_) => Doing::Connected,
-            };
-            if let ErrorKind::Protocol(violation) = error.kind() {
-                self.accuse(*violation);
-            }
-            error.while_doing(doing)
-        })
+        result.map_err(|error| self.accuse_if_violated(error))
+    }
+
+    /// The connection ends with this error, of which the broker is told if it is its fault.
+    pub(super) fn accuse_if_violated(&mut self, error: Error) -> Error {
+        let doing = match self.link {
+            Link::Connecting(_) => Doing::Connecting,
+            Link::Offline | Link::Online(_) | Link::Leaving(_) => Doing::Connected,
+        };
+        if let ErrorKind::Protocol(violation) = error.kind() {
+            self.accuse(*violation);
+        }
+        error.while_doing(doing)
     }
 
     fn handle_frame<'a>(
@@ -201,7 +208,10 @@ impl Protocol {
             Packet::Connack(_) => {
                 return Err(Violation::protocol("MQTT-3.2.0-2", "a second CONNACK").into());
             }
-            Packet::Auth(_) => return Err(unasked_auth().into()),
+            Packet::Auth(auth) => {
+                self.handle_auth(now, &auth)?;
+                return Ok(Step::Handled { size });
+            }
             Packet::Connect(_)
             | Packet::Subscribe(_)
             | Packet::Unsubscribe(_)
@@ -213,7 +223,7 @@ impl Protocol {
         Ok(Step::Handled { size })
     }
 
-    /// The first packet of a connection has to be CONNACK.
+    /// The first packet of a connection has to be CONNACK, after the AUTHs that CONNECT asked for.
     fn handle_first<'a>(
         &mut self,
         now: Instant,
@@ -221,14 +231,14 @@ impl Protocol {
         size: usize,
     ) -> Result<Step<'a>, Error> {
         match packet {
-            Packet::Connack(connack) if connack.properties.authentication_method().is_some() => {
-                Err(unasked_auth().into())
-            }
             Packet::Connack(connack) => {
                 self.handle_connack(now, connack)?;
                 Ok(Step::Handled { size })
             }
-            Packet::Auth(_) => Err(unasked_auth().into()),
+            Packet::Auth(auth) => {
+                self.handle_auth(now, auth)?;
+                Ok(Step::Handled { size })
+            }
             Packet::Connect(_)
             | Packet::Publish(_)
             | Packet::Puback(_)
@@ -248,7 +258,23 @@ impl Protocol {
     }
 
     fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
-        let Link::Connecting(handshake) = &self.link else {
+        match self.link.authentication() {
+            // A refusal is believed at once.
+            Some(auth) if connack.reason == Reason::SUCCESS => {
+                Ok(auth.handle_connack(connack, now, &mut self.out)?)
+            }
+            None if connack.properties.authentication_method().is_some() => Err(unasked().into()),
+            Some(_) | None => self.believe_connack(now, connack),
+        }
+    }
+
+    /// CONNACK counts.
+    pub(super) fn believe_connack(
+        &mut self,
+        now: Instant,
+        connack: &Connack<'_>,
+    ) -> Result<(), Error> {
+        let Link::Connecting(handshake) = &mut self.link else {
             return Ok(());
         };
         let Session {
@@ -290,12 +316,14 @@ impl Protocol {
             now,
         );
         let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
+        let auth = handshake.auth.take();
         out.effect(Effect::Connected(continuity));
         self.link = Link::Online(Box::new(Online {
             limits,
             ping,
             window,
             ledger,
+            auth,
             stalled: None,
             skip: 0,
         }));
@@ -387,12 +415,6 @@ fn may_be_about_a_message(reason: Reason) -> bool {
             | Reason::CONNECTION_RATE_EXCEEDED
             | Reason::MAXIMUM_CONNECT_TIME
     )
-}
-
-/// No CONNECT of ours names an authentication method.
-fn unasked_auth() -> Violation {
-    let what = "the server authenticates although CONNECT has no method";
-    Violation::protocol("MQTT-4.12.0-6", what)
 }
 
 fn not_from_server() -> Error {

@@ -2,9 +2,9 @@
 //! out. See [`Protocol`].
 //!
 //! Each category of packets is one machine in one file. This file, `commands`, `network`, `inbound`,
-//! `delivery` and `pump` only compose them: what the application asks for, what the network and the clock
-//! bring, which machine gets a packet that arrived, who took a message, and what may leave now. The two
-//! tables of state are in `session`.
+//! `authenticate`, `delivery` and `pump` only compose them: what the application asks for, what the network
+//! and the clock bring, which machine gets a packet that arrived, what an authenticator answers, who took a
+//! message, and what may leave now. The two tables of state are in `session`.
 
 #![expect(
     clippy::exhaustive_structs,
@@ -13,6 +13,7 @@
 )]
 
 // The client's side and the network's side of `Protocol`.
+mod authenticate;
 mod commands;
 mod delivery;
 mod inbound;
@@ -21,6 +22,7 @@ mod pump;
 mod session;
 
 // The machines, one per category of packets.
+mod auth;
 mod connect;
 mod ping;
 mod publish_in;
@@ -41,6 +43,7 @@ mod outgoing;
 mod packet_id;
 mod window;
 
+pub use auth::{Ask, AuthStep, Login};
 pub use config::{Config, SessionMode};
 pub use connect::{Continuity, Credentials};
 pub use delivery::{Delivery, Step};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::outbox::OnFlush;
 use super::packet_id::Owner;
-use super::{Chunk, Credentials, Done, End, Link, Protocol};
+use super::{Chunk, Credentials, Done, End, Link, Login, Protocol};
 use crate::error::{Doing, Error, ErrorKind, Sent};
 
 impl Protocol {
@@ -15,9 +15,18 @@ impl Protocol {
     /// # Errors
     /// The credentials or the will cannot be expressed.
     pub fn connect(&mut self, now: Instant, credentials: &Credentials) -> Result<(), Error> {
+        self.begin(now, credentials, None)
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        credentials: &Credentials,
+        login: Option<&Login>,
+    ) -> Result<(), Error> {
         self.out.set_limits(self.config.version, usize::MAX);
         let opening = &mut self.session.opening;
-        let handshake = opening.connect(now, &self.config, credentials, &mut self.out)?;
+        let handshake = opening.connect(now, &self.config, credentials, login, &mut self.out)?;
         self.link = Link::Connecting(handshake);
         Ok(())
     }
@@ -108,6 +117,10 @@ impl Protocol {
                 let error = Error::new(kind.clone(), Doing::Pinging);
                 self.out.done(token, Err(error));
             }
+            for token in online.auth.into_iter().flat_map(|auth| auth.disconnected()) {
+                let error = Error::new(kind.clone(), Doing::Authenticating);
+                self.out.done(token, Err(error));
+            }
         }
         for whom in self.out.disconnected() {
             // QoS 0 is not sent again, so its wait ends; the others go on across the reconnect.
@@ -126,7 +139,7 @@ impl Protocol {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         match &mut self.link {
             Link::Offline | Link::Leaving(_) => Ok(()),
-            Link::Connecting(handshake) => handshake.handle_timeout(now),
+            Link::Connecting(handshake) => handshake.handle_timeout(now, &mut self.out),
             Link::Online(online) => {
                 self.session
                     .publish_in
@@ -140,6 +153,9 @@ impl Protocol {
                     // Nothing happened for the keep-alive: an idle client holds nothing.
                     self.session.shrink();
                     self.out.shrink();
+                }
+                if let Some(auth) = &mut online.auth {
+                    auth.handle_timeout(now, &mut self.out)?;
                 }
                 online.ping.handle_timeout(now, &mut self.out)
             }

@@ -14,6 +14,11 @@ impl Protocol {
         self.session.line.stamp(now);
         self.session.line_qos0.stamp(now);
         self.move_up();
+        if let Link::Online(online) = &mut self.link
+            && let Some(auth) = &mut online.auth
+        {
+            auth.begin_if_due(now, &mut self.out);
+        }
         self.emit_requests();
         // What ends instead of being sent makes room without a byte, so nothing else would call again.
         while self.emit_messages(now) && self.move_up() {}
@@ -115,6 +120,7 @@ impl Protocol {
                 let stalled = online.stalled.zip(online.limits.keep_alive);
                 [
                     online.ping.poll_timeout(),
+                    online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                     self.session.publish_in.poll_timeout(),
                     stalled.map(|(since, patience)| since + patience),
                 ]

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::auth::Authentication;
 use super::connect::Opening;
 use super::ledger::Ledger;
 use super::limits::Limits;
@@ -41,6 +42,8 @@ pub(super) struct Online {
     pub(super) ping: Ping,
     pub(super) window: Window,
     pub(super) ledger: Ledger,
+    /// None if CONNECT named no authentication method.
+    pub(super) auth: Option<Box<Authentication>>,
     /// Since when the transport has neither taken nor flushed a byte although there are some.
     pub(super) stalled: Option<Instant>,
     /// Bytes of a packet above the limit that are still to be dropped.

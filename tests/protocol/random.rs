@@ -827,7 +827,11 @@ impl World {
                 | Effect::Overdue(_)
                 | Effect::Stray => {}
                 Effect::Done(..) => panic!("the scene keeps those"),
-                Effect::Unrestored(_) | Effect::Skipped(_) => panic!("{effect:?}"),
+                Effect::Unrestored(_)
+                | Effect::Skipped(_)
+                | Effect::Authenticate(_)
+                | Effect::Reauthenticated
+                | Effect::NotRenewed(..) => panic!("{effect:?}"),
             }
         }
     }
