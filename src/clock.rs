@@ -1,9 +1,12 @@
 //! The one door to time: what the clock says, and waiting until it says something else.
+//!
+//! All of Coracle goes by the monotonic clock. Beside it there is a narrow door to the wall clock, for
+//! tokens that name a date; it may jump, and nothing waits for it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// A boxed future that stays on its thread.
 pub type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -19,6 +22,20 @@ pub trait Clock: fmt::Debug {
 
     /// Ends when [`Clock::now`] has reached `deadline`.
     fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()>;
+
+    /// The wall clock, as the time since 1970-01-01T00:00:00Z. Only authenticators get to see it, for
+    /// tokens that name a date. Defaults to the system's; a device whose clock is not set can put the time
+    /// of its server in here.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one door to the wall clock, which only dates in tokens need"
+    )]
+    fn unix_time(&self) -> Duration {
+        // A clock before 1970 was never set.
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
 }
 
 /// The system's monotonic clock, with the timers of async-io.

@@ -12,6 +12,9 @@ use slab::Slab;
 
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 
+/// What the wall clock says at the start of every [`FakeClock`]: 2026-01-01T00:00:00Z.
+const START: Duration = Duration::from_secs(1_767_225_600);
+
 /// A [`Clock`] that stands still until [`FakeClock::advance`] moves it.
 ///
 /// Clones show the same time. Sleeps end during the call that moves the clock past their deadline;
@@ -31,6 +34,7 @@ use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 pub struct FakeClock(Rc<Face>);
 
 struct Face {
+    start: Instant,
     now: Cell<Instant>,
     sleepers: RefCell<Slab<Sleeper>>,
 }
@@ -43,9 +47,11 @@ struct Sleeper {
 impl FakeClock {
     /// A clock that shows some instant; only the difference of two instants means anything.
     pub fn new() -> Self {
+        // An `Instant` cannot be made from a number, so the first one comes from the system.
+        let start = SystemClock.now();
         Self(Rc::new(Face {
-            // An `Instant` cannot be made from a number, so the first one comes from the system.
-            now: Cell::new(SystemClock.now()),
+            start,
+            now: Cell::new(start),
             sleepers: RefCell::new(Slab::new()),
         }))
     }
@@ -98,6 +104,11 @@ impl Clock for FakeClock {
             deadline,
             key: None,
         })
+    }
+
+    /// Begins with 2026-01-01T00:00:00Z and goes with the clock.
+    fn unix_time(&self) -> Duration {
+        START + (self.now() - self.0.start)
     }
 }
 
