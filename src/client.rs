@@ -223,6 +223,39 @@ impl Client {
         }
     }
 
+    /// Authenticates again on the live connection, with what the [`Authenticator`] of the options has now.
+    /// Ends when both sides are content. Messages go on meanwhile, and an exchange that is under way is
+    /// finished first.
+    ///
+    /// A credential that expires is renewed without this call: see [`Exchange::finish`].
+    ///
+    /// [`Authenticator`]: crate::Authenticator
+    /// [`Exchange::finish`]: crate::Exchange::finish
+    ///
+    /// # Errors
+    /// A misuse without an authenticator; there is no connection; the authenticator has no credential.
+    /// When the broker refuses, or does not prove who it is, the connection ends too.
+    ///
+    /// # Cancel safety
+    /// Dropping the future only stops waiting.
+    pub fn reauthenticate(&self) -> Waiting {
+        let begun = self.shared.with(|state| {
+            state.check_open(Doing::Authenticating)?;
+            let token = state
+                .waiters
+                .insert(Doing::Authenticating, Some(self.settings.wait_timeout));
+            if let Err(error) = state.protocol.reauthenticate(token) {
+                state.waiters.remove(token);
+                return Err(error);
+            }
+            state.wake_driver();
+            Ok(Some((Wait::Ack, token)))
+        });
+        Waiting {
+            call: self.call(begun),
+        }
+    }
+
     /// Waits until there is a connection; ends at once if there is one.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::clock::Clock;
+use crate::dialogue::Dialogue;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
@@ -22,6 +23,10 @@ const READS: usize = 8;
 pub(crate) struct Connection {
     transport: BoxedTransport,
     reader: Reader,
+    /// The authentication, if the user wants one.
+    dialogue: Option<Dialogue>,
+    /// Whether input was left unused until CONNACK is believed.
+    held: bool,
     /// Keys of inline handlers to call, kept to reuse its memory.
     calls: Vec<usize>,
 }
@@ -48,10 +53,12 @@ enum Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(transport: BoxedTransport) -> Self {
+    pub(crate) fn new(transport: BoxedTransport, dialogue: Option<Dialogue>) -> Self {
         Self {
             transport,
             reader: Reader::new(),
+            dialogue,
+            held: false,
             calls: Vec::new(),
         }
     }
@@ -67,7 +74,7 @@ impl Connection {
             loop {
                 let now = clock.now();
                 shared.with(|state| state.begin_turn(now));
-                match self.turn(now, shared, cx) {
+                match self.turn(now, shared, clock, cx) {
                     Ok(Turn::Busy) => {
                         shared.with(|state| state.give_way(cx.waker()));
                         return Poll::Pending;
@@ -99,9 +106,14 @@ impl Connection {
         &mut self,
         now: Instant,
         shared: &Shared,
+        clock: &dyn Clock,
         cx: &mut Context<'_>,
     ) -> std::result::Result<Turn, Outcome> {
         let read = self.read(now, shared, cx)?;
+        let answered = match &mut self.dialogue {
+            Some(dialogue) => dialogue.poll(now, shared, clock, cx).map_err(lost)?,
+            None => false,
+        };
         shared.with(|state| {
             // Handlers may have called.
             state.catch_up(now);
@@ -116,6 +128,8 @@ impl Connection {
         shared.with(|state| stays(state, now))?;
         Ok(match (read, written) {
             (Turn::Busy, _) | (_, Turn::Busy) => Turn::Busy,
+            // What was held back until the authenticator's answer is looked at next.
+            (Turn::Idle | Turn::Clogged, _) if answered => Turn::Busy,
             // Else the transport wakes us when it takes bytes again.
             (Turn::Clogged, _) if !shared.with(|state| state.protocol.is_clogged()) => Turn::Busy,
             (Turn::Idle | Turn::Clogged, Turn::Idle | Turn::Clogged) => Turn::Idle,
@@ -131,9 +145,23 @@ impl Connection {
         let mut buffer = Buffer::take();
         let mut result = Ok(Turn::Busy);
         for _ in 0..READS {
-            if shared.with(|state| state.protocol.is_clogged()) {
+            let (clogged, verifying) =
+                shared.with(|state| (state.protocol.is_clogged(), state.protocol.is_verifying()));
+            if verifying {
+                self.held = true;
+                result = Ok(Turn::Idle);
+                break;
+            }
+            if clogged {
                 result = Ok(Turn::Clogged);
                 break;
+            }
+            if std::mem::take(&mut self.held) {
+                self.reader.bring_back(&mut buffer);
+                if let Err(outcome) = self.feed(now, shared, &mut buffer) {
+                    result = Err(outcome);
+                    break;
+                }
             }
             match self
                 .reader

@@ -17,13 +17,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::alarm::Alarm;
+use crate::authenticator::{Authenticator, Occasion, Purpose};
 use crate::connection::{Connection, Outcome};
+use crate::dialogue::Dialogue;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::fallback::Fallback;
 use crate::options::{Attempt, Options, Order};
 use crate::properties::{Properties, PropertyList};
-use crate::protocol::{Done, End};
+use crate::protocol::{Done, End, Login};
 use crate::reason::Reason;
 use crate::reconnect::{Decision, Reconnect};
 use crate::routes::{Fault, Onward, Referral, Routes};
@@ -161,7 +163,7 @@ impl Driver {
         }
     }
 
-    /// Opens the transport and sends CONNECT. None if the user wants something else meanwhile.
+    /// Opens the transport, begins an authentication and sends CONNECT. None if the user wants something else meanwhile.
     async fn open(&mut self) -> std::result::Result<Option<Connection>, Failed> {
         let endpoint = self.routes.target(self.options.clock.now());
         self.target = Some(endpoint.clone());
@@ -193,14 +195,49 @@ impl Driver {
         self.target = Some(attempt.endpoint.clone());
         let transport =
             opened.map_err(|error| Failed::on_the_way(Error::io(error, Doing::Connecting)))?;
-        self.begin(&attempt).map_err(Failed::ours)?;
-        Ok(Some(Connection::new(transport)))
+        self.prepare(&attempt).map_err(Failed::ours)?;
+        let begun = match self.options.authenticator.clone() {
+            None => None,
+            Some(authenticator) => {
+                let begun = self.authenticate(authenticator, &attempt.endpoint).await;
+                let Some(begun) = begun.map_err(Failed::ours)? else {
+                    self.guard.0.with(|state| state.protocol.remember_session());
+                    return Ok(None);
+                };
+                Some(begun)
+            }
+        };
+        let (login, dialogue) = begun.unzip();
+        self.begin(&attempt, login.as_ref()).map_err(Failed::ours)?;
+        Ok(Some(Connection::new(transport, dialogue)))
     }
 
-    /// Sends CONNECT on a transport that is open.
-    fn begin(&self, attempt: &Attempt) -> Result<()> {
+    /// Asks the authenticator for what CONNECT has to say. None if the user wants something else
+    /// meanwhile.
+    async fn authenticate(
+        &mut self,
+        authenticator: Rc<dyn Authenticator>,
+        endpoint: &Endpoint,
+    ) -> Result<Option<(Login, Dialogue)>> {
+        let client_id = self
+            .guard
+            .0
+            .with(|state| state.protocol.client_id().to_owned());
+        let occasion = Occasion {
+            client_id,
+            endpoint: endpoint.clone(),
+            unix_time: self.options.clock.unix_time(),
+            purpose: Purpose::Connect,
+        };
+        let timeout = self.options.config.connack_timeout;
+        self.alongside(Dialogue::begin(authenticator, occasion), timeout)
+            .await?
+            .transpose()
+    }
+
+    /// Where the connection leads decides which session it goes on with.
+    fn prepare(&self, attempt: &Attempt) -> Result<()> {
         self.options.check_will(&attempt.credentials)?;
-        let now = self.options.clock.now();
         let moved = self
             .home
             .as_ref()
@@ -211,7 +248,21 @@ impl Driver {
             }
             state.protocol.set_version(self.fallback.version());
             state.endpoint = Some(attempt.endpoint.clone());
-            state.protocol.connect(now, &attempt.credentials)
+            // What was asked on an earlier connection.
+            state.ask = None;
+        });
+        Ok(())
+    }
+
+    /// Sends CONNECT on a transport that is open.
+    fn begin(&self, attempt: &Attempt, login: Option<&Login>) -> Result<()> {
+        let now = self.options.clock.now();
+        let credentials = &attempt.credentials;
+        self.guard.0.with(|state| match login {
+            Some(login) => state
+                .protocol
+                .connect_authenticated(now, credentials, login),
+            None => state.protocol.connect(now, credentials),
         })
     }
 
@@ -363,9 +414,10 @@ impl Driver {
             return Next::Connect;
         }
         // An answer with a reason came from the broker, whatever the way to it is like.
-        let fault = match error.reason() {
-            Some(_) => Fault::Broker,
-            None => Fault::Way,
+        let fault = match (error.kind(), error.reason()) {
+            (ErrorKind::NoCredential(_), _) => Fault::Ours,
+            (ErrorKind::Unproven(_), _) | (_, Some(_)) => Fault::Broker,
+            (_, None) => Fault::Way,
         };
         self.attempt_failed(Failed { error, fault })
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod alarm;
+mod authenticator;
 mod calls;
 mod client;
 mod clock;
@@ -8,6 +9,7 @@ mod clock;
 pub mod codec;
 mod connection;
 mod deliver;
+mod dialogue;
 mod driver;
 mod ending;
 mod error;
@@ -40,6 +42,9 @@ mod wait;
 mod wait_for;
 mod waiter;
 
+pub use authenticator::{AuthFuture, Authenticator, Exchange, Occasion};
+#[cfg(feature = "auth")]
+pub use authenticator::{SasToken, Scram, ScramHash};
 pub use client::Client;
 pub use clock::{Clock, LocalBoxFuture};
 pub use driver::Driver;
@@ -55,6 +60,7 @@ pub use obstacle::{Cause, Obstacle, Step};
 pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};
 pub use prospect::Prospect;
+pub use protocol::AuthStep;
 pub use protocol::SessionMode as Session;
 pub use reason::Reason;
 pub use smol::{LocalExecutor, block_on};

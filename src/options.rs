@@ -6,6 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::authenticator::Authenticator;
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 use crate::codec::Place;
 use crate::error::{Error, Result};
@@ -126,6 +127,7 @@ pub struct Options {
     connector: Option<Rc<dyn Connector>>,
     pub(crate) clock: Rc<dyn Clock>,
     pub(crate) before_connect: Option<BeforeConnect>,
+    pub(crate) authenticator: Option<Rc<dyn Authenticator>>,
     pub(crate) give_up: Option<GiveUp>,
     pub(crate) wait_timeout: Duration,
     pub(crate) connect_timeout: Duration,
@@ -167,6 +169,7 @@ impl Options {
             connector: None,
             clock: Rc::new(SystemClock),
             before_connect: None,
+            authenticator: None,
             give_up: None,
             wait_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(20),
@@ -226,6 +229,9 @@ impl Options {
 
     /// Sets how long the broker may take to answer CONNECT; never longer than the keep-alive. Defaults
     /// to 10 s.
+    ///
+    /// In an enhanced authentication each step has this time anew, the steps of the
+    /// [`Authenticator`] too; an exchange has at most 16 challenges.
     pub fn connack_timeout(mut self, timeout: Duration) -> Self {
         self.config.connack_timeout = timeout;
         self
@@ -403,6 +409,16 @@ impl Options {
         self
     }
 
+    /// Sets who authenticates this client by the enhanced authentication of MQTT 5: at each CONNECT, and
+    /// again on the live connection (see [`Authenticator`]). Defaults to nobody.
+    ///
+    /// User name and password are sent too, if they are set. With an older version of MQTT the driver
+    /// refuses to run.
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Rc::new(authenticator));
+        self
+    }
+
     /// Sets where time comes from. Defaults to the system's monotonic clock; tests bring their own.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Rc::new(clock);
@@ -457,6 +473,9 @@ impl Options {
             return Err(Error::misuse(
                 "a password needs a user name [MQTT-3.1.2-22]",
             ));
+        }
+        if self.authenticator.is_some() && self.config.version != Version::V5_0 {
+            return Err(Error::misuse("an authenticator needs MQTT 5"));
         }
         #[cfg(feature = "proxy")]
         if let Some(proxy) = &self.network.proxy {

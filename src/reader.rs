@@ -137,6 +137,17 @@ impl Reader {
         }
     }
 
+    /// What an earlier poll left moves back into the buffer, to be used before more is read.
+    pub(crate) fn bring_back(&mut self, buffer: &mut Buffer) {
+        if let Self::Leftover { bytes, wanted } = self {
+            let bytes = std::mem::take(bytes);
+            *wanted = 0;
+            buffer.start = 0;
+            buffer.end = bytes.len();
+            buffer.bytes[..bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
     /// What is here; the packet at its front may be incomplete.
     pub(crate) fn input<'a>(&mut self, buffer: &'a Buffer) -> Input<'a> {
         match self {

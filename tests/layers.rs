@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("codec", &["codec"]),
     ("protocol", &["protocol"]),
     ("doors", &["clock", "statistics", "transport"]),
-    ("settings", &["event", "options"]),
+    ("settings", &["authenticator", "event", "options"]),
     (
         "state",
         &[
@@ -36,6 +36,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
         &[
             "alarm",
             "connection",
+            "dialogue",
             "driver",
             "fallback",
             "reader",
