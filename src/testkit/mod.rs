@@ -42,7 +42,7 @@
 //!
 //! - MQTT 3.1, 3.1.1 and 5.0: sessions with queues and redelivery, QoS 0 to 2 both ways, retained
 //!   messages, wills, shared subscriptions, aliases, flow control, keep-alive, message and session
-//!   expiry, enhanced authentication with given challenges.
+//!   expiry, enhanced authentication with given challenges or played by a closure.
 //! - The limits that MQTT 5 announces, enforced; where a client breaks a rule, the clause.
 //! - Scripted faults at a packet, at a byte, at a time.
 //! - To be a sink in benchmarks: [`Recording::Counts`] keeps nothing, and a QoS 0 message that nobody
@@ -85,6 +85,7 @@ mod subscriptions;
 mod will;
 mod world;
 
+pub use auth::AuthReply;
 pub use broker::{Broker, LinkId, Restart};
 pub use clock::FakeClock;
 pub use network::{Attempt, Cut, Network};

@@ -8,6 +8,8 @@ use crate::properties::Properties;
 use crate::reason::Reason;
 use crate::version::Version;
 
+use super::auth::{AuthReply, Authentication};
+
 /// What a [`Broker`] offers. The default is a broker without limits that speaks every version.
 ///
 /// What MQTT 5 announces in CONNACK is announced exactly if it is set here, and is enforced: a client
@@ -36,13 +38,6 @@ pub struct BrokerOptions {
     pub(super) connack_properties: Properties,
     pub(super) overlap: Overlap,
     pub(super) recording: Recording,
-}
-
-/// An enhanced authentication on offer.
-#[derive(Debug, Clone)]
-pub(super) struct Authentication {
-    pub(super) method: Rc<str>,
-    pub(super) challenges: Vec<Rc<[u8]>>,
 }
 
 /// How a message arrives that matches several subscriptions of one client (MQTT 5, section 3.3.4).
@@ -136,11 +131,39 @@ impl BrokerOptions {
         method: &str,
         challenges: impl IntoIterator<Item = C>,
     ) -> Self {
-        let challenges = challenges.into_iter().map(|data| data.as_ref().into());
-        self.authentication = Some(Authentication {
-            method: method.into(),
-            challenges: challenges.collect(),
-        });
+        let challenges = challenges.into_iter().map(|data| data.as_ref().to_vec());
+        self.authentication = Some(Authentication::of(method, challenges.collect()));
+        self
+    }
+
+    /// Offers the authentication `method` and plays it: `begin` is called for each exchange, at CONNECT and
+    /// at a re-authentication, and what it returns gets the data of each step of the client and says what
+    /// the broker answers. It may play a broker that is wrong.
+    ///
+    /// ```
+    /// use coracle::Reason;
+    /// use coracle::testkit::{AuthReply, BrokerOptions};
+    ///
+    /// // Asks for the answer to one question, and is right about everything.
+    /// let options = BrokerOptions::new().play_authentication("QUIZ", || {
+    ///     let mut asked = false;
+    ///     move |data: &[u8]| {
+    ///         if !std::mem::replace(&mut asked, true) {
+    ///             return AuthReply::Challenge(b"6 * 7?".to_vec());
+    ///         }
+    ///         match data {
+    ///             b"42" => AuthReply::Accept(b"indeed".to_vec()),
+    ///             _ => AuthReply::Refuse(Reason::NOT_AUTHORIZED),
+    ///         }
+    ///     }
+    /// });
+    /// # drop(options);
+    /// ```
+    pub fn play_authentication<P>(mut self, method: &str, begin: impl Fn() -> P + 'static) -> Self
+    where
+        P: FnMut(&[u8]) -> AuthReply + 'static,
+    {
+        self.authentication = Some(Authentication::new(method, begin));
         self
     }
 
