@@ -135,6 +135,17 @@ pub(crate) enum Purpose {
 }
 
 impl Occasion {
+    /// A CONNECT, for tests.
+    #[cfg(all(test, feature = "auth"))]
+    fn of(client_id: &str, url: &str) -> Self {
+        Self {
+            client_id: client_id.into(),
+            endpoint: Endpoint::parse(url).expect("the URL is well-formed"),
+            unix_time: Duration::ZERO,
+            purpose: Purpose::Connect,
+        }
+    }
+
     /// The client identifier of CONNECT, or the one that the broker chose.
     pub fn client_id(&self) -> &str {
         &self.client_id

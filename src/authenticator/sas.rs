@@ -174,3 +174,101 @@ fn line(text: &str) -> Result<String> {
     }
     Ok(text.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+    use futures_lite::future::block_on;
+
+    /// The base64 of "secret key of a device".
+    const KEY: &str = "c2VjcmV0IGtleSBvZiBhIGRldmljZQ==";
+
+    fn occasion(seconds: u64) -> Occasion {
+        let mut occasion = Occasion::of("c", "mqtt://hub.example");
+        occasion.unix_time = Duration::from_secs(seconds);
+        occasion
+    }
+
+    /// The signature in hex, and the user properties.
+    fn signed(token: &SasToken, occasion: &Occasion) -> (String, Vec<(String, String)>) {
+        let (step, _) = block_on(token.start(occasion)).expect("it is signed");
+        let properties = step.properties("SAS").expect("it can be sent");
+        let list = properties.list();
+        let data = list.authentication_data().expect("it has data");
+        let pairs = list
+            .user_properties()
+            .map(|(name, value)| (name.into(), value.into()));
+        (HEXLOWER.encode(data), pairs.collect())
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect()
+    }
+
+    // The signatures were computed with Python's `hmac`.
+
+    #[test]
+    fn connect_says_everything_that_is_signed() {
+        let token = SasToken::new("hub.example", KEY)
+            .expect("the key is base64")
+            .client_agent("test");
+        let (signature, properties) = signed(&token, &occasion(1_767_225_600));
+        let expected = "2727b3484cd6457d9968a94a7707dff20075379bf5ac26cd0375df98ddb2ab05";
+        assert_eq!(signature, expected);
+        let expected = pairs(&[
+            ("api-version", "2020-10-01-preview"),
+            ("host", "hub.example"),
+            ("client-agent", "test"),
+            ("sas-at", "1767225600000"),
+            ("sas-expiry", "1767229200000"),
+        ]);
+        assert_eq!(properties, expected);
+    }
+
+    #[test]
+    fn a_policy_is_signed_and_named() {
+        let token = SasToken::new("hub.example", KEY)
+            .and_then(|token| token.policy("devices"))
+            .expect("key and name are good")
+            .lifetime(Duration::from_secs(600));
+        let (signature, properties) = signed(&token, &occasion(1_767_225_600));
+        let expected = "6c11a307dc9229ef6a25c9a8b1f1fdec88d31380b20e3db28623a554b0ce54d0";
+        assert_eq!(signature, expected);
+        assert!(properties.contains(&("sas-policy".into(), "devices".into())));
+        assert!(properties.contains(&("sas-expiry".into(), "1767226200000".into())));
+    }
+
+    #[test]
+    fn a_renewal_says_what_has_changed_and_is_due_before_the_end() {
+        let token = SasToken::new("hub.example", KEY).expect("the key is base64");
+        let mut occasion = occasion(1_767_225_600 + 2880);
+        occasion.purpose = super::super::Purpose::Renewal;
+        let (signature, properties) = signed(&token, &occasion);
+        let expected = "1a5614eea4b6b1c539decfe96790942486f9308274d3660049ec321ddf67dcdd";
+        assert_eq!(signature, expected);
+        let expected = pairs(&[("sas-at", "1767228480000"), ("sas-expiry", "1767232080000")]);
+        assert_eq!(properties, expected);
+        let (_, mut exchange) = block_on(token.start(&occasion)).expect("it is signed");
+        let renew_in = block_on(exchange.finish(PropertyList::EMPTY)).expect("it is good");
+        assert_eq!(renew_in, Some(Duration::from_secs(2880)));
+    }
+
+    #[test]
+    fn a_bad_key_or_name_is_refused_and_the_key_is_not_shown() {
+        for key in ["", "not base64!", "c2VjcmV0IGtleSBvZiBhIGRldmljZQ"] {
+            let error = SasToken::new("hub.example", key).expect_err("the key is bad");
+            assert!(key.is_empty() || !error.to_string().contains(key));
+        }
+        for name in ["", "hub\nexample"] {
+            assert!(SasToken::new(name, KEY).is_err());
+        }
+        let token = SasToken::new("hub.example", KEY).expect("the key is base64");
+        assert!(token.clone().policy("a\nb").is_err());
+        let shown = format!("{token:?}");
+        assert!(!shown.contains("c2Vj") && !shown.contains("115"), "{shown}");
+    }
+}

@@ -366,3 +366,257 @@ fn xor(into: &mut [u8], other: &[u8]) {
         *byte ^= other;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::properties::Properties;
+    use futures_lite::future::{block_on, poll_once};
+
+    /// An exchange whose messages are known: those of a standard, or made by another implementation.
+    struct Known {
+        hash: ScramHash,
+        nonce: &'static str,
+        first: &'static str,
+        challenge: &'static str,
+        last: &'static str,
+        signature: &'static str,
+    }
+
+    /// RFC 5802, section 5; RFC 7677, section 3; and one for SHA-512 that was computed with `pbkdf2_hmac`
+    /// of Python's `hashlib` and with its `hmac`.
+    const KNOWN: [Known; 3] = [
+        Known {
+            hash: ScramHash::Sha1,
+            nonce: "fyko+d2lbbFgONRv9qkxdawL",
+            first: "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL",
+            challenge: "r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096",
+            last: "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,\
+                   p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=",
+            signature: "v=rmF9pqV8S7suAoZWja4dJRkFsKQ=",
+        },
+        Known {
+            hash: ScramHash::Sha256,
+            nonce: "rOprNGfwEbeRWgbNEkqO",
+            first: "n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+            challenge: "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                        s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
+            last: "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                   p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+            signature: "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
+        },
+        Known {
+            hash: ScramHash::Sha512,
+            nonce: "rOprNGfwEbeRWgbNEkqO",
+            first: "n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+            challenge: "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                        s=W22ZaJ0SNY7soEsUEjb6gQ==,i=5000",
+            last: "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                   p=r9PmkiwMk6CX4UPOf73Zv4jYMI+aK2UeFupyzIkdD4+kdXuQeeApPD09SXC7DzEThm6ov3MH7j+\
+                   cwNKXVj8eMA==",
+            signature: "v=lMRFhFdlxQ1FyB2Q7dvOXevq1X3MFIeNGi9axlK5botQ4GOgCAYiWWtBC5OPELqHX5uJw2E\
+                        zrt/8lVrP90RA/A==",
+        },
+    ];
+
+    fn scram(hash: ScramHash) -> Scram {
+        Scram::new(hash, "user", "pencil").expect("both are ASCII")
+    }
+
+    fn said(step: &AuthStep) -> String {
+        let list = step.properties("M").expect("it can be sent");
+        let data = list.list().authentication_data().expect("it has data");
+        String::from_utf8(data.to_vec()).expect("it is text")
+    }
+
+    fn data(text: &str) -> Properties {
+        Properties::new().authentication_data(text.as_bytes())
+    }
+
+    fn proceed(exchange: &mut dyn Exchange, text: &str) -> Result<AuthStep> {
+        block_on(exchange.proceed(data(text).list()))
+    }
+
+    fn finish(exchange: &mut dyn Exchange, text: &str) -> Result<Option<Duration>> {
+        block_on(exchange.finish(data(text).list()))
+    }
+
+    /// Up to the signature of the server.
+    fn challenged(known: &Known) -> Box<dyn Exchange> {
+        let (_, mut exchange) = scram(known.hash).begin(known.nonce);
+        let _ = proceed(&mut *exchange, known.challenge).expect("the challenge is good");
+        exchange
+    }
+
+    #[track_caller]
+    fn unproven<T: fmt::Debug>(outcome: Result<T>, words: &str) {
+        let error = outcome.expect_err("the server is wrong");
+        let text = error.to_string();
+        assert!(text.contains(words), "{text}");
+        assert!(text.contains("did not prove who it is"), "{text}");
+    }
+
+    #[test]
+    fn the_exchanges_of_the_standards_come_out() {
+        for known in &KNOWN {
+            let (step, mut exchange) = scram(known.hash).begin(known.nonce);
+            assert_eq!(said(&step), known.first);
+            let step = proceed(&mut *exchange, known.challenge).expect("the challenge is good");
+            assert_eq!(said(&step), known.last);
+            let verdict = finish(&mut *exchange, known.signature);
+            assert_eq!(verdict.expect("the signature is good"), None);
+        }
+    }
+
+    #[test]
+    fn commas_and_equals_signs_of_a_user_name_are_escaped() {
+        // The same exchange with Python's `hashlib`, of the user "a=b,c" with the password "p w".
+        let scram = Scram::new(ScramHash::Sha256, "a=b,c", "p w").expect("both are ASCII");
+        let (step, mut exchange) = scram.begin("n0");
+        assert_eq!(said(&step), "n,,n=a=3Db=2Cc,r=n0");
+        let step = proceed(&mut *exchange, "r=n0x,s=c2FsdA==,i=4096").expect("it is good");
+        let proof = "c=biws,r=n0x,p=V299CxNK/I8KwDsi1uanUbywzmNwkrRmehRe8BzNhJ8=";
+        assert_eq!(said(&step), proof);
+        let signature = "v=1eUdKp7byZhvUnOyz5GFc7g9L+gtko8wSiXS00R9i3A=";
+        finish(&mut *exchange, signature).expect("it is good");
+    }
+
+    #[test]
+    fn any_other_signature_is_wrong() {
+        for known in &KNOWN {
+            for tampered in [
+                known.signature.replace('r', "s"),
+                known.signature.replace('=', ""),
+                known.signature.replace("v=", "w="),
+                "v=".into(),
+                "v=AAAA".into(),
+                String::new(),
+                known.last.into(),
+            ] {
+                assert_ne!(tampered, known.signature);
+                let mut exchange = challenged(known);
+                let error = finish(&mut *exchange, &tampered).expect_err("it is wrong");
+                assert!(matches!(error.kind(), crate::ErrorKind::Unproven(_)));
+                // There is no second try.
+                unproven(finish(&mut *exchange, known.signature), "skipped");
+            }
+        }
+    }
+
+    #[test]
+    fn success_without_a_signature_or_without_a_challenge_proves_nothing() {
+        let known = &KNOWN[1];
+        let mut exchange = challenged(known);
+        let outcome = block_on(exchange.finish(PropertyList::EMPTY));
+        unproven(outcome, "no Authentication Data");
+        let (_, mut exchange) = scram(known.hash).begin(known.nonce);
+        unproven(finish(&mut *exchange, known.signature), "skipped");
+    }
+
+    #[test]
+    fn extensions_that_are_not_mandatory_are_ignored() {
+        let known = &KNOWN[1];
+        let (_, mut exchange) = scram(known.hash).begin(known.nonce);
+        // They are signed with the rest, so the proof is another one.
+        let challenge = format!("{},x=1,y=2", known.challenge);
+        let step = proceed(&mut *exchange, &challenge).expect("it is good");
+        assert_ne!(said(&step), known.last);
+        let mut exchange = challenged(known);
+        finish(&mut *exchange, &format!("{},x=1", known.signature)).expect("it is good");
+    }
+
+    #[test]
+    fn a_challenge_that_is_none_is_not_answered() {
+        for (challenge, words) in [
+            ("", "no nonce"),
+            ("r=other,s=c2FsdA==,i=4096", "does not begin with ours"),
+            ("r=n0,s=c2FsdA==,i=4096", "nothing of its own"),
+            ("r=n0x\u{e4},s=c2FsdA==,i=4096", "nothing of its own"),
+            ("s=c2FsdA==,r=n0x,i=4096", "no nonce"),
+            ("r=n0x", "no salt"),
+            ("r=n0x,i=4096", "no salt"),
+            ("r=n0x,s=c2FsdA==", "no iterations"),
+            ("r=n0x,s=,i=4096", "empty or not in base64"),
+            ("r=n0x,s=c2FsdA,i=4096", "empty or not in base64"),
+            ("r=n0x,s=c2FsdA==,i=", "is none"),
+            ("r=n0x,s=c2FsdA==,i=+5000", "is none"),
+            ("r=n0x,s=c2FsdA==,i=99999999999", "is none"),
+            ("r=n0x,s=c2FsdA==,i=0", "less than 4096"),
+            ("r=n0x,s=c2FsdA==,i=4095", "less than 4096"),
+            ("r=n0x,s=c2FsdA==,i=1000001", "more iterations"),
+            ("m=x,r=n0x,s=c2FsdA==,i=4096", "no nonce"),
+            ("e=unknown-user", "\"unknown-user\""),
+            ("e=\u{7}bell", "\"\\u{7}bell\""),
+        ] {
+            let (_, mut exchange) = scram(ScramHash::Sha256).begin("n0");
+            unproven(proceed(&mut *exchange, challenge), words);
+            // It is over.
+            let again = proceed(&mut *exchange, "r=n0x,s=c2FsdA==,i=4096");
+            unproven(again, "second challenge");
+        }
+        let (_, mut exchange) = scram(ScramHash::Sha256).begin("n0");
+        unproven(proceed(&mut *exchange, &"x".repeat(5000)), "too long");
+        let (_, mut exchange) = scram(ScramHash::Sha256).begin("n0");
+        let bytes = Properties::new().authentication_data(b"\xFF");
+        unproven(block_on(exchange.proceed(bytes.list())), "not UTF-8");
+    }
+
+    #[test]
+    fn the_maximum_of_iterations_is_a_setting() {
+        let scram = scram(ScramHash::Sha256).maximum_iterations(5000);
+        for (iterations, good) in [(5000, true), (5001, false)] {
+            let (_, mut exchange) = scram.begin("n0");
+            let challenge = format!("r=n0x,s=c2FsdA==,i={iterations}");
+            assert_eq!(proceed(&mut *exchange, &challenge).is_ok(), good);
+        }
+        // Not below what every server may ask for.
+        let (_, mut exchange) = scram.maximum_iterations(1).begin("n0");
+        let _ = proceed(&mut *exchange, "r=n0x,s=c2FsdA==,i=4096").expect("it is good");
+    }
+
+    #[test]
+    fn other_tasks_run_between_the_iterations() {
+        let (_, mut exchange) = scram(ScramHash::Sha256).begin("n0");
+        let challenge = data("r=n0x,s=c2FsdA==,i=4096");
+        let mut step = exchange.proceed(challenge.list());
+        let mut turns = 1;
+        while block_on(poll_once(&mut step)).is_none() {
+            turns += 1;
+        }
+        assert_eq!(turns, 8);
+    }
+
+    #[test]
+    fn a_nonce_never_comes_twice() {
+        let occasion = Occasion::of("c", "mqtt://broker");
+        let scram = scram(ScramHash::Sha256);
+        let first = || said(&block_on(scram.start(&occasion)).expect("there is one").0);
+        let (one, other) = (first(), first());
+        assert_ne!(one, other);
+        let nonce = one.strip_prefix("n,,n=user,r=").expect("it has a nonce");
+        assert_eq!(nonce.len(), 24);
+        assert!(!nonce.contains(','));
+    }
+
+    #[test]
+    fn texts_that_have_to_be_prepared_are_refused_and_not_shown() {
+        for (user_name, password) in [
+            ("user", "\u{fc}ml\u{e4}ut"),
+            ("\u{fc}ml\u{e4}ut", "pencil"),
+            ("user", "tab\t"),
+            ("", "pencil"),
+            ("user", ""),
+        ] {
+            let error = Scram::new(ScramHash::Sha256, user_name, password)
+                .expect_err("it is not plain ASCII");
+            let text = error.to_string();
+            assert!(text.contains("printable ASCII"), "{text}");
+            assert!(!text.contains("ml\u{e4}ut"), "{text}");
+        }
+        let shown = format!("{:?}", scram(ScramHash::Sha256));
+        assert!(
+            !shown.contains("pencil") && shown.contains("user"),
+            "{shown}"
+        );
+    }
+}

@@ -65,6 +65,12 @@ impl AuthStep {
         self
     }
 
+    /// What an AUTH with this step says, for tests.
+    #[cfg(all(test, feature = "auth"))]
+    pub(crate) fn properties(&self, method: &str) -> Result<Properties, Error> {
+        self.add_to(Properties::new(), method)
+    }
+
     /// `properties` with the method and this step.
     fn add_to(&self, properties: Properties, method: &str) -> Result<Properties, Error> {
         let mut properties = properties.authentication_method(method);
