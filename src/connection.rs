@@ -110,14 +110,16 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> std::result::Result<Turn, Outcome> {
         let read = self.read(now, shared, cx)?;
+        shared.with(|state| {
+            // Handlers may have called.
+            state.catch_up(now);
+            state.protocol.handle_timeout(now).map_err(lost)
+        })?;
         let answered = match &mut self.dialogue {
             Some(dialogue) => dialogue.poll(now, shared, clock, cx).map_err(lost)?,
             None => false,
         };
         shared.with(|state| {
-            // Handlers may have called.
-            state.catch_up(now);
-            state.protocol.handle_timeout(now).map_err(lost)?;
             if state.protocol.is_leaving() {
                 return Err(Outcome::Again);
             }
