@@ -4,11 +4,15 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use coracle::codec::{self, Split};
 use coracle::protocol::{Config, Credentials, Protocol};
 use coracle::testkit::{Attempt, World};
-use coracle::{Message, Options, Qos, Wait};
+use coracle::{
+    AuthFuture, AuthStep, Authenticator, Error, Exchange, Message, Occasion, Options, PropertyList,
+    Qos, Version, Wait,
+};
 
 use super::rig::Rig;
 use super::{SECOND, Setup, VERSIONS, connack, next, options};
@@ -34,6 +38,13 @@ impl log::Log for Collector {
     }
 
     fn flush(&self) {}
+}
+
+/// Once for all tests of this process.
+fn collect_the_log() {
+    // Only the first test can set it, and all set the same one.
+    let _ = log::set_logger(&COLLECTOR);
+    log::set_max_level(log::LevelFilter::Trace);
 }
 
 /// The password stands in it neither as text nor as bytes.
@@ -114,8 +125,7 @@ fn debug_output_hides_the_password() {
 
 #[test]
 fn the_log_and_the_events_hide_the_password() {
-    log::set_logger(&COLLECTOR).expect("no other test sets one");
-    log::set_max_level(log::LevelFilter::Trace);
+    collect_the_log();
     for version in VERSIONS {
         let world = World::with_peers();
         let network = world.network();
@@ -159,4 +169,93 @@ fn the_log_and_the_events_hide_the_password() {
     let log = COLLECTOR.0.lock().expect("no other test panics in here");
     assert!(log.contains("attempt 1"), "{log}");
     hides(&log);
+}
+
+/// Says the password in every step, and never believes the server twice.
+#[derive(Clone)]
+struct Blabber(Rc<RefCell<u32>>);
+
+impl Authenticator for Blabber {
+    fn method(&self) -> &str {
+        "M"
+    }
+
+    fn start<'a>(&'a self, _: &'a Occasion) -> AuthFuture<'a, (AuthStep, Box<dyn Exchange>)> {
+        Box::pin(async {
+            let exchange: Box<dyn Exchange> = Box::new(self.clone());
+            Ok((spoken(), exchange))
+        })
+    }
+}
+
+impl Exchange for Blabber {
+    fn proceed<'a>(&'a mut self, server: PropertyList<'a>) -> AuthFuture<'a, AuthStep> {
+        shows_nothing(&server);
+        Box::pin(async { Ok(spoken()) })
+    }
+
+    fn finish<'a>(&'a mut self, server: PropertyList<'a>) -> AuthFuture<'a, Option<Duration>> {
+        shows_nothing(&server);
+        *self.0.borrow_mut() += 1;
+        let believed = *self.0.borrow() % 2 == 1;
+        Box::pin(async move {
+            if believed {
+                Ok(None)
+            } else {
+                Err(Error::unproven("once is enough"))
+            }
+        })
+    }
+}
+
+fn spoken() -> AuthStep {
+    let step = AuthStep::new()
+        .data(PASSWORD)
+        .user_property("token", PASSWORD);
+    shows_nothing(&step);
+    step
+}
+
+#[test]
+fn the_data_of_an_authentication_is_hidden() {
+    collect_the_log();
+    let world = World::with_peers();
+    let authenticator = Blabber(Rc::default());
+    let options = options(&world, Version::V5_0).authenticator(authenticator.clone());
+    shows_nothing(&options);
+    let setup = Setup::start(&world, options);
+    let mut events = setup.client.events();
+    let said = |first: &[u8], middle: &[u8]| {
+        let mut bytes = first.to_vec();
+        bytes.extend_from_slice(middle);
+        bytes.extend_from_slice(b"\x15\0\x01M\x16\0\x15");
+        bytes.extend_from_slice(PASSWORD.as_bytes());
+        bytes
+    };
+    let mut peer = world.peer();
+    assert!(peer.received().ends_with(b"\0\x01c"));
+    peer.send(&said(b"\xF0\x1E\x18\x1C", b""));
+    let answer = peer.received();
+    let count = answer.windows(PASSWORD.len());
+    let count = count.filter(|part| *part == PASSWORD.as_bytes()).count();
+    assert_eq!(count, 2, "data and user property");
+    peer.send(&said(b"\x20\x1F\0\0\x1C", b""));
+    assert!(setup.client.is_connected());
+    let again = setup.client.reauthenticate();
+    assert_eq!(peer.received().first(), Some(&0xF0));
+    peer.send(&said(b"\xF0\x1E\x00\x1C", b""));
+    let outcome = world.block_on(again);
+    shows_nothing(&outcome);
+    outcome.expect_err("it was not believed twice");
+    peer.reset();
+    world.run_until_idle();
+    let mut count = 0;
+    while let Some(event) = next(&mut events) {
+        shows_nothing(&event);
+        count += 1;
+    }
+    assert_eq!(count, 2);
+    shows_nothing(&setup.client);
+    shows_nothing(&setup.client.server_properties());
+    hides(&COLLECTOR.0.lock().expect("no other test panics in here"));
 }
