@@ -30,8 +30,7 @@ pub type AuthFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
 /// said at its end after which time its credential has to be renewed. Nothing of one exchange is left
 /// for the next one, unless the authenticator itself keeps it.
 ///
-/// Every callback may take time; meanwhile the other tasks of the thread run. While a connection is
-/// authenticated again, messages go on. Each step has the time of
+/// Every callback may take time; meanwhile the other tasks of the thread run. Each step has the time of
 /// [`Options::connack_timeout`](crate::Options::connack_timeout). Data that a callback hands out is never
 /// logged, and errors that it makes are: they must not hold a secret.
 ///

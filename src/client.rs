@@ -224,8 +224,8 @@ impl Client {
     }
 
     /// Authenticates again on the live connection, with what the [`Authenticator`] of the options has now.
-    /// Ends when both sides are content. Messages go on meanwhile, and an exchange that is under way is
-    /// finished first.
+    /// Ends when both sides are content. An exchange that is under way is finished first. What other calls
+    /// want to send waits meanwhile, unless [`Options::quiet_renewal`] says otherwise.
     ///
     /// A credential that expires is renewed without this call: see [`Exchange::finish`].
     ///

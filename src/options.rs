@@ -419,6 +419,17 @@ impl Options {
         self
     }
 
+    /// Sets whether other packets to the broker wait while it authenticates this client again: messages,
+    /// requests, acknowledgements and pings. What it sends is taken all the same. Defaults to true.
+    ///
+    /// The standard lets them go on. Mosquitto, at least up to 2.0, calls each of them a protocol error and
+    /// ends the connection. The wait is one round trip, or as many as the method has, and what the
+    /// [`Authenticator`] takes for its answers.
+    pub fn quiet_renewal(mut self, quiet: bool) -> Self {
+        self.config.quiet_renewal = quiet;
+        self
+    }
+
     /// Sets where time comes from. Defaults to the system's monotonic clock; tests bring their own.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Rc::new(clock);

@@ -17,6 +17,10 @@
 //! authenticator makes of it comes back by a command, now or much later. It lives as long as its
 //! connection, and there is none if CONNECT named no method.
 //!
+//! While the server authenticates us again, other packets may go on (section 4.12.1). mosquitto, at
+//! least up to 2.0, calls every one of them a protocol error, so all that can wait does unless the user
+//! wants otherwise; what arrives is taken as ever.
+//!
 //! A CONNACK that says success is held until the authenticator has looked at the data in it: a server
 //! that does not prove who it is gets no packet of ours, and nothing tells of a connection.
 
@@ -25,7 +29,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::{Done, Effect, Token};
+use super::{Config, Done, Effect, Token};
 use crate::codec::{Auth, Connack, Packet};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::properties::{Properties, PropertyList};
@@ -149,6 +153,8 @@ impl Held {
 pub(super) struct Authentication {
     method: Rc<str>,
     one_sided: bool,
+    /// Whether other packets are held back while the server authenticates us again.
+    holds_back: bool,
     state: State,
     /// How long each side may take for one step.
     patience: Duration,
@@ -196,10 +202,11 @@ pub(super) enum Verified {
 
 impl Authentication {
     /// CONNECT with this login was sent.
-    pub(super) fn new(login: &Login, patience: Duration, now: Instant) -> Self {
+    pub(super) fn new(login: &Login, config: &Config, patience: Duration, now: Instant) -> Self {
         Self {
             method: Rc::clone(&login.method),
             one_sided: login.one_sided,
+            holds_back: config.quiet_renewal,
             state: State::Awaited(Occasion::Connect),
             patience,
             deadline: now.checked_add(patience),
@@ -244,6 +251,7 @@ impl Authentication {
                 };
                 self.check_method(auth.properties, self.one_sided)?;
                 self.step(State::VerifyingAuth, now);
+                out.release();
                 out.effect(Effect::Authenticate(Ask::Finish(auth.properties.into())));
                 Ok(())
             }
@@ -276,6 +284,11 @@ impl Authentication {
         self.step(State::VerifyingConnack(held), now);
         out.effect(Effect::Authenticate(Ask::Finish(connack.properties.into())));
         Ok(())
+    }
+
+    /// Whether the server owes us the next step of a re-authentication.
+    pub(super) fn awaits_renewal(&self) -> bool {
+        matches!(self.state, State::Awaited(Occasion::Again))
     }
 
     /// Whether CONNACK is held: until it is believed nothing behind it is looked at.
@@ -326,6 +339,9 @@ impl Authentication {
         });
         match sent {
             Ok(()) => {
+                if occasion == Occasion::Again && self.holds_back {
+                    out.hold_back();
+                }
                 self.step(State::Awaited(occasion), now);
                 Ok(())
             }

@@ -58,6 +58,8 @@ pub struct Config {
     pub republish: bool,
     /// How long a message may stay untaken before it is acknowledged all the same.
     pub take_timeout: Duration,
+    /// Whether other packets wait while the broker authenticates this client again; 5.0 only.
+    pub quiet_renewal: bool,
     /// Further properties of CONNECT; 5.0 only.
     pub properties: Properties,
 }
@@ -83,6 +85,8 @@ impl Config {
             keep_qos0_offline: true,
             republish: false,
             take_timeout: Duration::from_secs(5),
+            // mosquitto ends the connection over any other packet.
+            quiet_renewal: true,
             properties: Properties::new(),
         }
     }

@@ -250,7 +250,7 @@ impl Opening {
             sent: now,
             deadline: now.checked_add(patience),
             patience,
-            auth: login.map(|login| Box::new(Authentication::new(login, patience, now))),
+            auth: login.map(|login| Box::new(Authentication::new(login, config, patience, now))),
         })
     }
 

@@ -99,6 +99,7 @@ impl Protocol {
             window,
             ledger,
             ping,
+            auth,
             ..
         } = match &mut self.link {
             Link::Online(online) => &mut **online,
@@ -193,7 +194,8 @@ impl Protocol {
                         let what = "a DISCONNECT of the server has a Session Expiry Interval";
                         return Err(Violation::protocol("MQTT-3.14.2-2", what).into());
                     }
-                    if !may_be_about_a_message(disconnect.reason) {
+                    let refused = auth.as_ref().is_some_and(|auth| auth.awaits_renewal());
+                    if refused || !may_be_about_a_message(disconnect.reason) {
                         window.acknowledged();
                     }
                     let kind = ErrorKind::Disconnected {
@@ -205,11 +207,24 @@ impl Protocol {
                 }
                 Version::V3_1 | Version::V3_1_1 => return Err(not_from_server()),
             },
+            // mosquitto up to 2.0 refuses a re-authentication so, where DISCONNECT should stand.
+            Packet::Connack(connack)
+                if connack.reason.is_error()
+                    && auth.as_ref().is_some_and(|auth| auth.awaits_renewal()) =>
+            {
+                window.acknowledged();
+                let kind = ErrorKind::Disconnected {
+                    reason: connack.reason,
+                    text: connack.properties.reason_string().map(Into::into),
+                };
+                let error = Error::new(kind, Doing::Connected);
+                return Err(error.with_properties(connack.properties));
+            }
             Packet::Connack(_) => {
                 return Err(Violation::protocol("MQTT-3.2.0-2", "a second CONNACK").into());
             }
-            Packet::Auth(auth) => {
-                self.handle_auth(now, &auth)?;
+            Packet::Auth(packet) => {
+                self.handle_auth(now, &packet)?;
                 return Ok(Step::Handled { size });
             }
             Packet::Connect(_)

@@ -189,6 +189,7 @@ impl Protocol {
             && !session.subscribing.is_busy()
             && !session.unsubscribing.is_busy()
             && self.out.unsent() == 0
+            && !self.out.owes()
             && !self.out.needs_flush()
     }
 

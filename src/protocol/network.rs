@@ -157,6 +157,10 @@ impl Protocol {
                 if let Some(auth) = &mut online.auth {
                     auth.handle_timeout(now, &mut self.out)?;
                 }
+                if self.out.holds_back() {
+                    // The server owes an AUTH, and that is watched.
+                    return Ok(());
+                }
                 online.ping.handle_timeout(now, &mut self.out)
             }
         }

@@ -89,6 +89,8 @@ pub(super) struct Outbox {
     flushed: u64,
     /// Bytes of acknowledgements that the transport has not taken, at most.
     replies: usize,
+    /// Acknowledgements that are held back; none unless everything is that can be.
+    held: Option<Vec<u8>>,
     on_flush: VecDeque<(u64, OnFlush)>,
     effects: VecDeque<Effect>,
 }
@@ -106,6 +108,7 @@ impl Outbox {
             taken: 0,
             flushed: 0,
             replies: 0,
+            held: None,
             on_flush: VecDeque::new(),
             effects: VecDeque::new(),
         }
@@ -130,12 +133,37 @@ impl Outbox {
 
     /// Whether the peer takes our acknowledgements too slowly to be read from: they must not pile up.
     pub(super) fn is_clogged(&self) -> bool {
-        self.replies > MARK
+        self.replies + self.held.as_ref().map_or(0, Vec::len) > MARK
     }
 
     /// Whether something may be encoded that can also wait.
     pub(super) fn has_room(&self) -> bool {
-        self.unsent() < MARK
+        self.held.is_none() && self.unsent() < MARK
+    }
+
+    /// From now on nothing leaves but what [`Outbox::send`] is given: the rest waits for
+    /// [`Outbox::release`].
+    pub(super) fn hold_back(&mut self) {
+        self.held.get_or_insert_with(Vec::new);
+    }
+
+    /// What was held back may leave.
+    pub(super) fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.tail.extend_from_slice(&held);
+            self.total += held.len() as u64;
+            self.replies += held.len();
+        }
+    }
+
+    /// Whether everything is held back that can be.
+    pub(super) fn holds_back(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether acknowledgements are held back.
+    pub(super) fn owes(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.is_empty())
     }
 
     /// The offset at which the next packet begins.
@@ -176,12 +204,17 @@ impl Outbox {
 
     /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts.
     pub(super) fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
-        let before = self.tail.len();
         let ack = Ack {
             id,
             reason,
             properties: PropertyList::EMPTY,
         };
+        if let Some(held) = &mut self.held {
+            // Five bytes are no packet that is too long.
+            let _ = ack.encode(kind, self.version, held);
+            return;
+        }
+        let before = self.tail.len();
         if ack.encode(kind, self.version, &mut self.tail).is_ok() {
             let size = self.tail.len() - before;
             self.total += size as u64;
@@ -335,6 +368,7 @@ impl Outbox {
         self.taken = self.total;
         self.flushed = self.total;
         self.replies = 0;
+        self.held = None;
         self.limit = usize::MAX;
         self.on_flush.drain(..).map(|(_, whom)| whom).collect()
     }

@@ -104,7 +104,14 @@ impl Ping {
     /// Someone wants to know whether the broker answers.
     pub(super) fn ping(&mut self, token: Token, out: &mut Outbox) {
         self.waits.push(token);
-        self.probe(out);
+        self.probe_if_asked(out);
+    }
+
+    /// Sends PINGREQ if someone waits for the answer to one and it may leave.
+    pub(super) fn probe_if_asked(&mut self, out: &mut Outbox) {
+        if !self.waits.is_empty() && !out.holds_back() {
+            self.probe(out);
+        }
     }
 
     /// Sends PINGREQ unless one is on its way.

@@ -18,6 +18,7 @@ impl Protocol {
             && let Some(auth) = &mut online.auth
         {
             auth.begin_if_due(now, &mut self.out);
+            online.ping.probe_if_asked(&mut self.out);
         }
         self.emit_requests();
         // What ends instead of being sent makes room without a byte, so nothing else would call again.
@@ -37,6 +38,9 @@ impl Protocol {
             ..
         } = &mut self.session;
         let out = &mut self.out;
+        if out.holds_back() {
+            return;
+        }
         loop {
             match (subscribing.next_order(), unsubscribing.next_order()) {
                 (Some(one), other) if other.is_none_or(|other| one < other) => {
@@ -78,7 +82,7 @@ impl Protocol {
         let mut emitted = false;
         loop {
             let mut idle = true;
-            if publish_out.wants_proof(window) {
+            if publish_out.wants_proof(window) && !out.holds_back() {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids) {
@@ -119,7 +123,10 @@ impl Protocol {
             Link::Online(online) => {
                 let stalled = online.stalled.zip(online.limits.keep_alive);
                 [
-                    online.ping.poll_timeout(),
+                    online
+                        .ping
+                        .poll_timeout()
+                        .filter(|_| !self.out.holds_back()),
                     online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                     self.session.publish_in.poll_timeout(),
                     stalled.map(|(since, patience)| since + patience),

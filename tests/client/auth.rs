@@ -366,7 +366,10 @@ fn a_driver_that_is_dropped_drops_the_exchange() {
 fn a_program_can_authenticate_again_twice_while_messages_flow() {
     let world = World::new(strict_broker());
     let parrot = Parrot::new(&world);
-    let mut setup = start(world, &parrot);
+    let options = options(&world)
+        .authenticator(parrot.clone())
+        .quiet_renewal(false);
+    let mut setup = Setup::start(world, options);
     setup.wait(setup.client.connected()).expect("it connects");
     for _ in 0..2 {
         parrot.diary();
@@ -397,6 +400,34 @@ fn a_program_can_authenticate_again_twice_while_messages_flow() {
         ),
         "{events:?}"
     );
+}
+
+#[test]
+fn messages_wait_for_a_quiet_reauthentication() {
+    let world = World::new(strict_broker());
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    setup.wait(setup.client.connected()).expect("it connects");
+    parrot.pause.set(SECOND);
+    let again = setup.client.reauthenticate();
+    // The authenticator makes the first data; the broker knows nothing yet.
+    let early = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    setup.world.run_until_idle();
+    now(early).expect("it is acknowledged at once");
+    setup.world.advance(SECOND);
+    let mut late = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    setup.world.advance(SECOND);
+    assert!(poll(&mut late).is_none());
+    setup.wait(again).expect("both sides are content");
+    now(late).expect("it is acknowledged");
+    // Also what a client that leaves has still to say.
+    drop(setup.client.reauthenticate());
+    setup.world.advance(SECOND);
+    let last = setup.client.publish("t", "y", Qos::AtLeastOnce, Wait::Ack);
+    setup
+        .wait(setup.client.disconnect())
+        .expect("nothing stays");
+    now(last).expect("it is acknowledged");
 }
 
 #[test]

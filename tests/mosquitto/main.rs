@@ -1,5 +1,6 @@
 //! Against mosquitto: a broker that we did not write. Its programs have to be installed.
 
+mod auth;
 mod broker;
 mod credentials;
 mod exchange;

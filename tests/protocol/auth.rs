@@ -441,7 +441,12 @@ fn a_first_step_that_cannot_be_sent_is_an_error_and_the_next_attempt_goes_on() {
 #[test]
 fn a_reauthentication_goes_through_its_steps_while_messages_flow() {
     // [MQTT-4.12.1-1]
-    play_open(None, |scene| {
+    let config = Config {
+        quiet_renewal: false,
+        ..v5()
+    };
+    play(&config, |scene| {
+        open(scene, None);
         let token = reauthenticate(scene);
         assert_eq!(asked(scene), ("begin", None));
         scene.sends_nothing();
@@ -791,21 +796,137 @@ fn auth_keeps_to_the_largest_packet_of_the_broker() {
 }
 
 #[test]
-fn a_ping_is_still_due_in_the_middle_of_an_exchange() {
-    let config = Config {
-        connack_timeout: seconds(300),
-        keep_alive: 60,
-        ..v5()
-    };
-    play(&config, |scene| {
-        open(scene, None);
+fn what_can_wait_does_while_the_server_authenticates_us_again() {
+    play_open(None, |scene| {
+        scene.publish(Qos::AtLeastOnce, b"z", Wait::None);
+        scene.sends(&[b"\x32\x07\0\x01t\0\x01\0z"]);
+        let token = reauthenticate(scene);
+        // Nothing has begun for the server.
+        scene.publish(Qos::AtMostOnce, b"a", Wait::None);
+        scene.sends(&[b"\x30\x05\0\x01t\0a"]);
+        answer(scene, "");
+        scene.sends(&[b"\xF0\x09\x19\x07\x15\0\x01M\x16\0\0"]);
+        let sent = scene.publish_0(b"b", Wait::Sent);
+        let acknowledged = scene.publish(Qos::AtLeastOnce, b"c", Wait::Ack);
+        let granted = scene.subscribe(&["f"], Qos::AtMostOnce, Wait::Ack);
+        let pinged = scene.begin();
+        scene.protocol.ping(pinged).expect("online");
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0d");
+        scene.gets("t", b"d");
+        scene.receive(b"\x34\x07\0\x01t\0\x02\0e");
+        scene.gets("t", b"e");
+        // What the server still says to what it had is taken.
+        scene.receive(b"\x40\x02\0\x01");
+        scene.sends_nothing();
+        assert!(!scene.protocol.is_drained());
+        // The exchange itself is not held up.
+        scene.receive(CHALLENGE);
+        answer(scene, "");
+        scene.sends(&[b"\xF0\x09\x18\x07\x15\0\x01M\x16\0\0"]);
+        scene.wait(9);
+        scene.sends_nothing();
+        scene.receive(SUCCESS);
+        scene.sends(&[
+            b"\x40\x02\0\x01",
+            b"\x50\x02\0\x02",
+            PINGREQ,
+            b"\x82\x07\0\x02\0\0\x01f\0",
+            b"\x32\x07\0\x01t\0\x03\0c",
+            b"\x30\x05\0\x01t\0b",
+        ]);
+        scene.is_sent(sent);
+        believe(scene, None);
+        is_authenticated(scene, token);
+        scene.receive(PINGRESP);
+        assert!(matches!(scene.outcome(pinged), Ok(Done::Pong)));
+        scene.receive(b"\x40\x02\0\x03");
+        scene.is_acknowledged(acknowledged, Reason::SUCCESS);
+        scene.goes_on(granted);
+    });
+}
+
+#[test]
+fn the_keep_alive_goes_on_behind_a_reauthentication() {
+    play_open(None, |scene| {
+        scene.wait(55);
+        let token = reauthenticate(scene);
+        answer(scene, "");
+        scene.wire.clear();
+        scene.wait(9);
+        scene.sends_nothing();
+        scene.receive(SUCCESS);
+        believe(scene, None);
+        is_authenticated(scene, token);
+        // Nothing but AUTH had come or gone, and its times count.
+        scene.sends_nothing();
+        scene.wait(51);
+        scene.sends(&[PINGREQ]);
+    });
+}
+
+#[test]
+fn what_was_held_back_dies_with_the_link() {
+    play_open(None, |scene| {
+        let token = reauthenticate(scene);
+        answer(scene, "");
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0d");
+        let publishing = scene.publish(Qos::AtLeastOnce, b"c", Wait::Ack);
+        scene.wire.clear();
+        scene.cut();
+        scene.fails(token);
+        begin(scene, &login());
+        scene.receive(b"\x20\x07\x01\0\x04\x15\0\x01M");
+        believe(scene, None);
+        scene.sends(&[b"\x32\x07\0\x01t\0\x01\0c"]);
+        scene.goes_on(publishing);
+    });
+}
+
+#[test]
+fn a_goodbye_does_not_wait_for_a_reauthentication() {
+    play_open(None, |scene| {
+        reauthenticate(scene);
+        answer(scene, "");
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0d");
+        scene.wire.clear();
+        scene.disconnect();
+        scene.sends(&[DISCONNECT]);
+    });
+}
+
+#[test]
+fn a_refusal_by_connack_is_understood() {
+    // mosquitto up to 2.0 refuses a re-authentication so.
+    play_open(None, |scene| {
         reauthenticate(scene);
         answer(scene, "");
         scene.wire.clear();
-        scene.wait(59);
+        let error = scene.refuses(b"\x20\x03\0\x87\0");
+        assert!(matches!(error.kind(), ErrorKind::Disconnected { .. }));
+        assert_eq!(error.reason(), Some(Reason::NOT_AUTHORIZED));
         scene.sends_nothing();
-        // The patience is not above the keep-alive [MQTT-3.1.2-20].
-        assert!(scene.pass(seconds(1)).is_err());
+    });
+    // At any other time it is what it is.
+    play_open(None, |scene| {
+        let error = scene.refuses(b"\x20\x03\0\x87\0");
+        assert_eq!(violation(&error).0, "MQTT-3.2.0-2");
+    });
+}
+
+#[test]
+fn a_refused_reauthentication_is_no_messages_fault() {
+    play_open(None, |scene| {
+        let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+        for _ in 0..5 {
+            reauthenticate(scene);
+            answer(scene, "");
+            scene.refuses(b"\xE0\x01\x87");
+            scene.closed_by_broker();
+            begin(scene, &login());
+            scene.receive(b"\x20\x07\x01\0\x04\x15\0\x01M");
+            believe(scene, None);
+        }
+        scene.goes_on(token);
     });
 }
 
