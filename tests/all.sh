@@ -2,8 +2,8 @@
 # Runs every test there is, from anywhere: sh tests/all.sh
 #
 # Installs what the tests talk to (mosquitto and its clients, the proxies microsocks and tinyproxy, and
-# openssl, from the packages of Debian) when one of them is missing and this machine lets it; otherwise it
-# says what to install and ends with 1. Debian may start what it installs as a service; the tests do not
+# openssl) and what a plugin for mosquitto is compiled with, from the packages of Debian, when one of them is
+# missing and this machine lets it; otherwise it says what to install and ends with 1. Debian may start what it installs as a service; the tests do not
 # use those services, they start their own.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,16 +20,18 @@ export PATH
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, for example from https://rustup.rs"
 
 missing() {
-    for tool in mosquitto mosquitto_pub mosquitto_sub mosquitto_passwd microsocks tinyproxy openssl; do
+    for tool in mosquitto mosquitto_pub mosquitto_sub mosquitto_passwd microsocks tinyproxy openssl cc; do
         command -v "$tool" >/dev/null || return 0
     done
-    return 1
+    # The headers, in whatever place the compiler looks for them.
+    ! printf '#include <mosquitto.h>\n#include <mosquitto_broker.h>\n#include <mosquitto_plugin.h>\n' |
+        cc -E -x c - >/dev/null 2>&1
 }
 
 if missing; then
-    packages="mosquitto mosquitto-clients microsocks tinyproxy openssl"
+    packages="mosquitto mosquitto-clients mosquitto-dev libmosquitto-dev gcc libc6-dev microsocks tinyproxy openssl"
     install="apt-get install -y --no-install-recommends $packages"
-    wanted="the tests need programs that are missing; install them with: $install"
+    wanted="the tests need programs or headers that are missing; install them with: $install"
     command -v apt-get >/dev/null || fail "$wanted (or what your system has instead of apt-get)"
     if [ "$(id -u)" -eq 0 ]; then
         as_root=
@@ -59,7 +61,7 @@ run cargo build --no-default-features
 
 # Each example ends by itself when no broker is named.
 run cargo build --examples
-for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport; do
+for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport authenticate; do
     run cargo run --quiet --example "$example"
 done
 run cargo run --release --example tour

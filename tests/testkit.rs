@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use coracle::testkit::{
-    Attempt, Broker, BrokerOptions, Cut, Direction, FakeClock, Kind, LinkId, Network, Overlap,
-    Peer, Recording, Restart, Rule, Server, Then, When, World,
+    Attempt, AuthReply, Broker, BrokerOptions, Cut, Direction, FakeClock, Kind, LinkId, Network,
+    Overlap, Peer, Recording, Restart, Rule, Server, Then, When, World,
 };
 use coracle::{BoxedTransport, Clock, Message, Properties, Qos, Reason, Version};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
@@ -320,6 +320,46 @@ fn an_authentication_goes_through_its_challenges() {
         b"\x10\x12\x00\x04MQTT\x05\x02\x00\x00\x04\x15\x00\x01N\x00\x01a",
         b"\x20\x03\x00\x8c\x00",
     );
+}
+
+// [MQTT-4.12.0-4], [MQTT-4.12.1-2]
+#[test]
+fn an_authentication_that_is_played_says_what_it_is_told_to() {
+    let options = BrokerOptions::new().play_authentication("M", || {
+        let mut round = 0;
+        move |data: &[u8]| {
+            round += 1;
+            match (round, data) {
+                (1, b"1") => AuthReply::Challenge(b"2".to_vec()),
+                (2, b"3") => AuthReply::Accept(b"4".to_vec()),
+                _ => AuthReply::Refuse(Reason::NOT_AUTHORIZED),
+            }
+        }
+    });
+    let mut bench = Bench::new(options);
+    let connect = b"\x10\x16\x00\x04MQTT\x05\x02\x00\x00\x08\x15\x00\x01M\x16\x00\x011\x00\x01a";
+    let challenge = b"\xf0\x0a\x18\x08\x15\x00\x01M\x16\x00\x012";
+    let right = b"\xf0\x0a\x18\x08\x15\x00\x01M\x16\x00\x013";
+    let wrong = b"\xf0\x0a\x18\x08\x15\x00\x01M\x16\x00\x01x";
+    let link = bench.broker.open();
+    bench.exchange(link, connect, challenge);
+    bench.exchange(link, wrong, b"\x20\x03\x00\x87\x00");
+    assert!(bench.broker.is_closed(link));
+    let link = bench.broker.open();
+    bench.exchange(link, connect, challenge);
+    bench.exchange(
+        link,
+        right,
+        b"\x20\x0b\x00\x00\x08\x15\x00\x01M\x16\x00\x014",
+    );
+    // Each exchange begins anew.
+    let again = b"\xf0\x0a\x19\x08\x15\x00\x01M\x16\x00\x011";
+    bench.exchange(link, again, challenge);
+    bench.exchange(link, right, b"\xf0\x0a\x00\x08\x15\x00\x01M\x16\x00\x014");
+    bench.exchange(link, again, challenge);
+    bench.exchange(link, wrong, b"\xe0\x01\x87");
+    assert!(bench.broker.is_closed(link));
+    assert!(bench.broker.violations().is_empty());
 }
 
 // Publishing to the broker.

@@ -24,12 +24,11 @@
 //! A CONNACK that says success is held until the authenticator has looked at the data in it: a server
 //! that does not prove who it is gets no packet of ours, and nothing tells of a connection.
 
-use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::outbox::Outbox;
-use super::{Config, Done, Effect, Token};
+use super::{AuthStep, Config, Done, Effect, Login, Token};
 use crate::codec::{Auth, Connack, Packet};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::properties::{Properties, PropertyList};
@@ -41,83 +40,6 @@ const CHALLENGES: u32 = 16;
 
 /// How long after a renewal that could not begin another one is tried.
 const RETRY: Duration = Duration::from_secs(10);
-
-/// What a client says in one step of an enhanced authentication: the Authentication Data of CONNECT or
-/// AUTH, and user properties beside it.
-#[derive(Clone, Default)]
-#[must_use = "a step has an effect only when it is returned"]
-pub struct AuthStep {
-    data: Option<Vec<u8>>,
-    user_properties: Properties,
-}
-
-impl AuthStep {
-    /// A step without data.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the Authentication Data, up to 65,535 bytes. Defaults to none.
-    pub fn data(mut self, data: impl Into<Vec<u8>>) -> Self {
-        self.data = Some(data.into());
-        self
-    }
-
-    /// Adds a user property to the packet. In CONNECT it stands behind those of the options.
-    pub fn user_property(mut self, name: &str, value: &str) -> Self {
-        self.user_properties = self.user_properties.user_property(name, value);
-        self
-    }
-
-    /// What an AUTH with this step says, for tests.
-    #[cfg(all(test, feature = "auth"))]
-    pub(crate) fn properties(&self, method: &str) -> Result<Properties, Error> {
-        self.add_to(Properties::new(), method)
-    }
-
-    /// `properties` with the method and this step.
-    fn add_to(&self, properties: Properties, method: &str) -> Result<Properties, Error> {
-        let mut properties = properties.authentication_method(method);
-        if let Some(data) = &self.data {
-            properties = properties.authentication_data(data);
-        }
-        self.user_properties.check().map_err(Error::property)?;
-        for (name, value) in self.user_properties.list().user_properties() {
-            properties = properties.user_property(name, value);
-        }
-        properties
-            .check()
-            .map_err(|fault| Error::property(fault).while_doing(Doing::Authenticating))?;
-        Ok(properties)
-    }
-}
-
-impl fmt::Debug for AuthStep {
-    /// Only how much there is: it may be a secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthStep")
-            .field("bytes", &self.data.as_ref().map(Vec::len))
-            .finish_non_exhaustive()
-    }
-}
-
-/// The authentication that CONNECT begins.
-#[derive(Debug, Clone)]
-pub struct Login {
-    /// The Authentication Method.
-    pub method: Rc<str>,
-    /// What CONNECT says.
-    pub step: AuthStep,
-    /// Whether the server proves nothing: then success need not repeat the method.
-    pub one_sided: bool,
-}
-
-impl Login {
-    /// `properties` of CONNECT with the method and the first data.
-    pub(super) fn add_to(&self, properties: Properties) -> Result<Properties, Error> {
-        self.step.add_to(properties, &self.method)
-    }
-}
 
 /// What the authenticator is asked. A later question replaces an earlier one.
 #[derive(Debug)]
@@ -287,7 +209,7 @@ impl Authentication {
     }
 
     /// Whether the server owes us the next step of a re-authentication.
-    pub(super) fn awaits_renewal(&self) -> bool {
+    pub(super) fn is_renewing(&self) -> bool {
         matches!(self.state, State::Awaited(Occasion::Again))
     }
 

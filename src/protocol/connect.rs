@@ -32,10 +32,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::auth::{Authentication, Login};
+use super::auth::Authentication;
 use super::limits::Limits;
 use super::outbox::Outbox;
-use super::{Config, SessionMode};
+use super::{Config, Login, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::Message;

@@ -194,7 +194,7 @@ impl Protocol {
                         let what = "a DISCONNECT of the server has a Session Expiry Interval";
                         return Err(Violation::protocol("MQTT-3.14.2-2", what).into());
                     }
-                    let refused = auth.as_ref().is_some_and(|auth| auth.awaits_renewal());
+                    let refused = auth.as_ref().is_some_and(|auth| auth.is_renewing());
                     if refused || !may_be_about_a_message(disconnect.reason) {
                         window.acknowledged();
                     }
@@ -210,7 +210,7 @@ impl Protocol {
             // mosquitto up to 2.0 refuses a re-authentication so, where DISCONNECT should stand.
             Packet::Connack(connack)
                 if connack.reason.is_error()
-                    && auth.as_ref().is_some_and(|auth| auth.awaits_renewal()) =>
+                    && auth.as_ref().is_some_and(|auth| auth.is_renewing()) =>
             {
                 window.acknowledged();
                 let kind = ErrorKind::Disconnected {

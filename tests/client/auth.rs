@@ -443,7 +443,7 @@ fn a_credential_is_renewed_by_itself_before_it_expires() {
     for _ in 0..3 {
         parrot.diary();
         setup.world.advance(599 * SECOND);
-        assert_eq!(parrot.diary(), [String::new(); 0]);
+        assert!(parrot.diary().is_empty());
         setup.world.advance(SECOND);
         assert_eq!(
             parrot.diary(),

@@ -220,8 +220,7 @@ fn spoken() -> AuthStep {
 fn the_data_of_an_authentication_is_hidden() {
     collect_the_log();
     let world = World::with_peers();
-    let authenticator = Blabber(Rc::default());
-    let options = options(&world, Version::V5_0).authenticator(authenticator.clone());
+    let options = options(&world, Version::V5_0).authenticator(Blabber(Rc::default()));
     shows_nothing(&options);
     let setup = Setup::start(&world, options);
     let mut events = setup.client.events();
