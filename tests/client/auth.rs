@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::testkit::{AuthReply, BrokerOptions, Direction, FakeClock, Kind, World};
+use coracle::testkit::{
+    AuthReply, BrokerOptions, Direction, FakeClock, Kind, Rule, Then, When, World,
+};
 use coracle::{
     AuthFuture, AuthStep, Authenticator, Clock, Error, ErrorKind, Event, Exchange, Occasion,
     Options, PropertyList, Qos, Reason, Version, Wait,
@@ -550,6 +552,24 @@ fn a_link_that_is_lost_in_the_middle_of_an_exchange_leaves_nothing_behind() {
     peer.expect(b"\xF0\x0E\x19\x0C\x15\0\x01M\x16\0\x05hello");
     peer.send(SUCCESS);
     now(again).expect("both sides are content");
+}
+
+#[test]
+fn a_challenge_that_came_with_the_end_of_its_link_is_not_put_to_the_next_exchange() {
+    let world = World::new(strict_broker());
+    let challenge = b"\xF0\x0C\x18\x0A\x15\0\x01M\x16\0\x03old";
+    let last_words = [Then::Ignore, Then::Answer(challenge.to_vec()), Then::Cut];
+    let rule = Rule::new(When::Packet(Kind::Connect), last_words);
+    world.broker(|broker, _| broker.add_rule(rule));
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    setup.world.run_until_idle();
+    assert_eq!(parrot.diary(), ["connect c"]);
+    setup.wait(setup.client.connected()).expect("it connects");
+    assert_eq!(
+        parrot.diary(),
+        ["connect c", "challenge one", "challenge two", "end good"]
+    );
 }
 
 #[test]
