@@ -113,7 +113,7 @@ impl Driver {
             connector: options.opener(),
             reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.random()),
             routes,
-            fallback: Fallback::new(options.versions),
+            fallback: Fallback::new(options.spoken()),
             alarm: Alarm::default(),
             home: None,
             target: None,

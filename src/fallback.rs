@@ -127,6 +127,8 @@ fn sign(error: &Error) -> Sign {
         | ErrorKind::Refused { .. }
         | ErrorKind::Disconnected { .. }
         | ErrorKind::Protocol(_)
+        | ErrorKind::Unproven(_)
+        | ErrorKind::NoCredential(_)
         | ErrorKind::SessionLost { .. }
         | ErrorKind::Unreachable(_)
         | ErrorKind::Silent(_) => Sign::None,

@@ -442,6 +442,15 @@ impl Options {
         self
     }
 
+    /// The versions to try. Only 5.0 has AUTH: who has an authenticator is not let down to where it counts
+    /// for nothing.
+    pub(crate) fn spoken(&self) -> Versions {
+        match (self.versions, &self.authenticator) {
+            (Versions::Auto, Some(_)) => Versions::One(Version::V5_0),
+            (versions, _) => versions,
+        }
+    }
+
     /// The source of what is left to chance.
     pub(crate) fn random(&self) -> fastrand::Rng {
         self.seed
