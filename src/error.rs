@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::obstacle::{Cause, Obstacle};
-use crate::properties::{Properties, PropertyFault, PropertyList};
+use crate::properties::{PropertyFault, PropertyList, Remarks};
 use crate::prospect::Prospect;
 use crate::reason::Reason;
 use crate::topic::TopicError;
@@ -25,7 +25,7 @@ pub struct Error {
     /// Where the attempt led that failed.
     way: Option<Arc<str>>,
     /// What the broker said with it.
-    properties: Option<Arc<Properties>>,
+    remarks: Remarks,
     /// What went wrong before, if that explains it.
     cause: Option<Arc<Self>>,
 }
@@ -234,7 +234,7 @@ impl Error {
             doing,
             sent: Sent::No,
             way: None,
-            properties: None,
+            remarks: Remarks::NONE,
             cause: None,
         }
     }
@@ -250,8 +250,13 @@ impl Error {
     }
 
     /// The same with what the broker said.
-    pub(crate) fn with_properties(mut self, properties: PropertyList<'_>) -> Self {
-        self.properties = (!properties.is_empty()).then(|| Arc::new(properties.into()));
+    pub(crate) fn with_properties(self, properties: PropertyList<'_>) -> Self {
+        self.with_remarks(properties.into())
+    }
+
+    /// The same with what the broker said, as it is kept already.
+    pub(crate) fn with_remarks(mut self, remarks: Remarks) -> Self {
+        self.remarks = remarks;
         self
     }
 
@@ -259,6 +264,23 @@ impl Error {
     pub(crate) fn because(mut self, cause: Option<&Self>) -> Self {
         self.cause = cause.map(|cause| Arc::new(cause.clone()));
         self
+    }
+
+    /// The broker got it and said no, to this filter if it was one of several.
+    pub(crate) fn refused(
+        reason: Reason,
+        filter: Option<&str>,
+        remarks: Remarks,
+        doing: Doing,
+    ) -> Self {
+        let kind = ErrorKind::Refused {
+            reason,
+            filter: filter.map(Into::into),
+            text: remarks.list().reason_string().map(Into::into),
+        };
+        Self::new(kind, doing)
+            .sent_as(Sent::Yes)
+            .with_remarks(remarks)
     }
 
     /// A call that makes no sense, in words.
@@ -328,12 +350,10 @@ impl Error {
         self.way.as_deref()
     }
 
-    /// The properties with which the broker refused or disconnected: user properties, a Server Reference;
-    /// MQTT 5 only.
+    /// The properties with which the broker refused or disconnected: its reason string, user properties, a
+    /// Server Reference; MQTT 5 only.
     pub fn properties(&self) -> PropertyList<'_> {
-        self.properties
-            .as_ref()
-            .map_or(PropertyList::EMPTY, |properties| properties.list())
+        self.remarks.list()
     }
 
     /// Who has to act.

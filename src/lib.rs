@@ -77,5 +77,6 @@ pub use transport::{Upgrade, WebSocket};
 pub use version::{Version, Versions};
 pub use wait::Wait;
 pub use wait_for::{
-    Published, Publishing, PublishingMessage, Subscribing, Unpublished, Unsubscribing, Waiting,
+    Published, Publishing, PublishingMessage, Subscribing, Unpublished, Unsubscribed,
+    Unsubscribing, Waiting,
 };

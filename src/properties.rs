@@ -4,6 +4,7 @@
 //! borrows them from a packet or from a [`Properties`], so that reading allocates nothing and writing
 //! is one copy. A [`PropertyList`] holds only what was checked when it was made.
 
+mod remarks;
 mod value;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::fmt;
 use crate::reason::Reason;
 use crate::topic::check_topic;
 
+pub use self::remarks::Remarks;
 use self::value::{Pair, Value, Variable};
 
 /// The largest variable byte integer (MQTT 5, section 1.5.5).

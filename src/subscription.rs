@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::message::{Duty, Message, Qos};
 use crate::options::{Acknowledge, Overflow};
-use crate::properties::Properties;
+use crate::properties::{Properties, PropertyList, Remarks};
 use crate::protocol::{Asked, Grant, Receipt};
 use crate::reason::Reason;
 use crate::router::Sink;
@@ -154,7 +154,7 @@ impl From<(&str, Qos)> for Filters {
 pub struct Subscription {
     shared: Shared,
     key: usize,
-    granted: Vec<(Rc<str>, Reason)>,
+    granted: Vec<(Rc<str>, Reason, Remarks)>,
 }
 
 impl Subscription {
@@ -213,14 +213,25 @@ impl Subscription {
     pub fn granted(&self) -> impl Iterator<Item = (&str, Reason)> {
         self.granted
             .iter()
-            .map(|(filter, reason)| (filter.as_ref(), *reason))
+            .map(|(filter, reason, _)| (filter.as_ref(), *reason))
+    }
+
+    /// What the broker said with the SUBACK for `filter`, if the subscribe waited for it: its reason
+    /// string, user properties; MQTT 5 only.
+    pub fn properties_of(&self, filter: &str) -> PropertyList<'_> {
+        self.granted
+            .iter()
+            .find(|(granted, ..)| **granted == *filter)
+            .map_or(PropertyList::EMPTY, |(.., remarks)| remarks.list())
     }
 
     pub(crate) fn set_granted(&mut self, grants: &[Grant]) {
         self.granted = grants
             .iter()
             .filter_map(|grant| match &grant.answer {
-                Asked::Answered(reason, _) => Some((Rc::clone(&grant.filter), *reason)),
+                Asked::Answered(reason, remarks) => {
+                    Some((Rc::clone(&grant.filter), *reason, remarks.clone()))
+                }
                 Asked::Failed(_) => None,
             })
             .collect();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Doing, Error, Result};
 use crate::message::Message;
+use crate::properties::{PropertyList, Remarks};
 use crate::protocol::{Done, Token};
 use crate::reason::Reason;
 use crate::shared::Shared;
@@ -100,10 +101,11 @@ impl Call {
 }
 
 /// What became of a message that was published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
     reason: Reason,
+    remarks: Remarks,
 }
 
 impl Published {
@@ -113,19 +115,72 @@ impl Published {
     pub fn reason(&self) -> Reason {
         self.reason
     }
+
+    /// What the broker said with its acknowledgement: its reason string, user properties; MQTT 5 only.
+    ///
+    /// At QoS 2 these are the properties of PUBREC, and behind them those of PUBCOMP. None if the call did
+    /// not wait for the broker.
+    pub fn properties(&self) -> PropertyList<'_> {
+        self.remarks.list()
+    }
 }
 
 impl From<Done> for Published {
     fn from(done: Done) -> Self {
-        let reason = match done {
-            Done::Acknowledged(reason) => reason,
+        let (reason, remarks) = match done {
+            Done::Acknowledged(reason, remarks) => (reason, remarks),
             Done::Sent
             | Done::Granted(_)
-            | Done::Unsubscribed(_)
+            | Done::Unsubscribed(..)
             | Done::Pong
-            | Done::Authenticated => Reason::SUCCESS,
+            | Done::Authenticated => {
+                (Reason::SUCCESS, Remarks::NONE)
+            }
         };
-        Self { reason }
+        Self { reason, remarks }
+    }
+}
+
+/// What became of an unsubscribe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsubscribed {
+    reason: Reason,
+    remarks: Remarks,
+}
+
+impl Unsubscribed {
+    /// The broker's reason: success, or that there was no such subscription (MQTT 5).
+    ///
+    /// Success if the call did not wait for the broker.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What the broker said with UNSUBACK: its reason string, user properties; MQTT 5 only. None if the
+    /// call did not wait for it.
+    pub fn properties(&self) -> PropertyList<'_> {
+        self.remarks.list()
+    }
+}
+
+impl From<Done> for Unsubscribed {
+    fn from(done: Done) -> Self {
+        let (reasons, remarks) = match done {
+            Done::Unsubscribed(reasons, remarks) => (reasons, remarks),
+            Done::Sent
+            | Done::Acknowledged(..)
+            | Done::Granted(_)
+            | Done::Pong
+            | Done::Authenticated => {
+                (Vec::new(), Remarks::NONE)
+            }
+        };
+        Self {
+            // A call is for one filter.
+            reason: reasons.first().copied().unwrap_or(Reason::SUCCESS),
+            remarks,
+        }
     }
 }
 
@@ -276,8 +331,8 @@ impl Future for Subscribing {
     }
 }
 
-/// The wait of [`Client::unsubscribe`](crate::Client::unsubscribe); gives the broker's reasons, one
-/// per filter, if the call waited for them.
+/// The wait of [`Client::unsubscribe`](crate::Client::unsubscribe); gives what the broker said, if the
+/// call waited for it.
 ///
 /// # Cancel safety
 /// Dropping it does not undo the unsubscribe.
@@ -291,19 +346,12 @@ impl Unsubscribing {
 }
 
 impl Future for Unsubscribing {
-    type Output = Result<Vec<Reason>>;
+    type Output = Result<Unsubscribed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.call.poll(cx).map(|outcome| {
-            outcome.map(|done| match done {
-                Done::Unsubscribed(reasons) => reasons,
-                Done::Sent
-                | Done::Acknowledged(_)
-                | Done::Granted(_)
-                | Done::Pong
-                | Done::Authenticated => Vec::new(),
-            })
-        })
+        self.call
+            .poll(cx)
+            .map(|outcome| outcome.map(Unsubscribed::from))
     }
 }
 

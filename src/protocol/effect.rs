@@ -8,6 +8,7 @@ use super::connect::Continuity;
 use super::publish_in::Receipt;
 use crate::error::Error;
 use crate::message::Message;
+use crate::properties::Remarks;
 use crate::reason::Reason;
 
 /// A wait, as the client knows it. The protocol only hands it back.
@@ -18,12 +19,12 @@ pub type Token = usize;
 pub enum Done {
     /// It was handed to the system.
     Sent,
-    /// The broker acknowledged the message, with this reason.
-    Acknowledged(Reason),
+    /// The broker acknowledged the message, with this reason and these properties.
+    Acknowledged(Reason, Remarks),
     /// All filters of a subscribe were granted.
     Granted(Vec<Grant>),
-    /// The broker answered an unsubscribe: one reason per filter.
-    Unsubscribed(Vec<Reason>),
+    /// The broker answered an unsubscribe: one reason per filter, and the properties of all answers.
+    Unsubscribed(Vec<Reason>, Remarks),
     /// The broker answered a ping.
     Pong,
     /// A re-authentication was successful on both sides.
@@ -42,8 +43,8 @@ pub struct Grant {
 /// The answer for one filter.
 #[derive(Debug, Clone)]
 pub enum Asked {
-    /// The broker's reason, with its reason string.
-    Answered(Reason, Option<Rc<str>>),
+    /// The broker's reason, with the properties of its answer.
+    Answered(Reason, Remarks),
     /// It was never asked for.
     Failed(Error),
 }

@@ -8,14 +8,15 @@ use super::connect::{Continuity, Verdict};
 use super::ledger::Ledger;
 use super::packet_id::Owner;
 use super::ping::Ping;
+use super::problem;
 use super::publish_in::Arrival;
 use super::session::{Online, Session};
 use super::{Delivery, Effect, Link, Protocol, Step};
 use crate::codec::publish::AckKind;
-use crate::codec::{self, Ack, Connack, Frame, Packet, Split};
+use crate::codec::{self, Connack, Frame, Packet, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
 use crate::message::Qos;
-use crate::properties::{Properties, PropertyList};
+use crate::properties::Properties;
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -95,6 +96,7 @@ impl Protocol {
         whole: Option<&'a Rc<Vec<u8>>>,
     ) -> Result<Step<'a>, Error> {
         let packet = codec::decode(self.config.version, frame)?;
+        problem::check(&packet, &self.config)?;
         let Online {
             window,
             ledger,
@@ -134,14 +136,14 @@ impl Protocol {
             }
             Packet::Puback(ack) => match ids.owner(ack.id) {
                 Some(Owner::PublishOut(key)) => {
-                    publish_out.handle_puback(key, ack.reason, text(&ack), window, ids, out)
+                    publish_out.handle_puback(key, ack.reason, ack.properties, window, ids, out)
                 }
                 Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
             },
             Packet::Pubrec(ack) => {
                 let known = match ids.owner(ack.id) {
                     Some(Owner::PublishOut(key)) => {
-                        publish_out.handle_pubrec(key, ack.reason, text(&ack), window, ids, out)
+                        publish_out.handle_pubrec(key, ack.reason, ack.properties, window, ids, out)
                     }
                     Some(Owner::Burnt) if ack.reason.is_error() => {
                         publish_out.handle_burnt(ack.id, ids);
@@ -160,7 +162,9 @@ impl Protocol {
             }
             Packet::Pubrel(ack) => publish_in.handle_pubrel(ack.id, ledger, out),
             Packet::Pubcomp(ack) => match ids.owner(ack.id) {
-                Some(Owner::PublishOut(key)) => publish_out.handle_pubcomp(key, window, ids, out),
+                Some(Owner::PublishOut(key)) => {
+                    publish_out.handle_pubcomp(key, ack.properties, window, ids, out)
+                }
                 Some(Owner::Burnt) => {
                     publish_out.handle_burnt(ack.id, ids);
                     false
@@ -408,10 +412,6 @@ impl Protocol {
             Version::V3_1 | Version::V3_1_1 => {}
         }
     }
-}
-
-fn text<'a>(ack: &Ack<'a>) -> Option<&'a str> {
-    PropertyList::reason_string(ack.properties)
 }
 
 /// Whether a message of ours can be why the broker disconnects. What it says about itself, about the

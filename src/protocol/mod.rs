@@ -42,6 +42,7 @@ mod login;
 mod outbox;
 mod outgoing;
 mod packet_id;
+mod problem;
 mod window;
 
 pub use auth::Ask;
@@ -55,6 +56,8 @@ pub use outbox::{BodyChunk, Chunk};
 pub use outgoing::Outgoing;
 pub use publish_in::Receipt;
 pub use subscribe::Subscription;
+
+pub use crate::properties::Remarks;
 
 use connect::Handshake;
 use outbox::Outbox;

@@ -34,6 +34,7 @@ use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::{Message, PacketId, Qos};
+use crate::properties::{PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::wait::Wait;
 
@@ -87,11 +88,12 @@ enum Stage {
     Sent { id: PacketId, from: u64, to: u64 },
     /// The link was lost before it was acknowledged.
     Unsettled { id: PacketId },
-    /// PUBREC came, with this reason; PUBREL is sent and PUBCOMP awaited.
+    /// PUBREC came, with this reason and these properties; PUBREL is sent and PUBCOMP awaited.
     Released {
         id: PacketId,
         order: u64,
         reason: Reason,
+        remarks: Remarks,
     },
 }
 
@@ -259,7 +261,7 @@ impl PublishOut {
         &mut self,
         key: usize,
         reason: Reason,
-        text: Option<&str>,
+        said: PropertyList<'_>,
         window: &mut Window,
         ids: &mut PacketIds,
         out: &mut Outbox,
@@ -269,7 +271,7 @@ impl PublishOut {
         };
         ids.release(id);
         window.finished(Qos::AtLeastOnce);
-        self.finish(key, reason, text, out);
+        self.finish(key, reason, Remarks::NONE, said, out);
         true
     }
 
@@ -278,7 +280,7 @@ impl PublishOut {
         &mut self,
         key: usize,
         reason: Reason,
-        text: Option<&str>,
+        said: PropertyList<'_>,
         window: &mut Window,
         ids: &mut PacketIds,
         out: &mut Outbox,
@@ -296,7 +298,7 @@ impl PublishOut {
         if reason.is_error() {
             ids.release(id);
             window.finished(Qos::ExactlyOnce);
-            self.finish(key, reason, text, out);
+            self.finish(key, reason, Remarks::NONE, said, out);
             return true;
         }
         // It has left, whether or not the flush was noticed.
@@ -308,7 +310,13 @@ impl PublishOut {
             entry.message = None;
             self.bytes -= entry.cost - OVERHEAD;
             entry.cost = OVERHEAD;
-            entry.stage = Stage::Released { id, order, reason };
+            entry.stage = Stage::Released {
+                id,
+                order,
+                reason,
+                // Nobody is told of a success that nobody waits for.
+                remarks: entry.wait.map_or(Remarks::NONE, |_| said.into()),
+            };
         }
         out.acknowledge(AckKind::Pubrel, id, Reason::SUCCESS);
         true
@@ -316,19 +324,25 @@ impl PublishOut {
 
     /// PUBCOMP, for the entry `key`. Returns whether it belongs to something.
     ///
-    /// 0x92 after a replay means that the broker had finished before: that is success too. What the
-    /// broker had to say about the message it said with PUBREC.
+    /// 0x92 after a replay means that the broker had finished before: that is success too. The reason is
+    /// that of PUBREC, which is about the message; of the properties the caller gets those of both.
     pub(super) fn handle_pubcomp(
         &mut self,
         key: usize,
+        said: PropertyList<'_>,
         window: &mut Window,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> bool {
-        let reason = match self.entries.get(key).map(|entry| &entry.stage) {
-            Some(Stage::Released { id, reason, .. }) => {
+        let (reason, remarks) = match self.entries.get_mut(key).map(|entry| &mut entry.stage) {
+            Some(Stage::Released {
+                id,
+                reason,
+                remarks,
+                ..
+            }) => {
                 ids.release(*id);
-                *reason
+                (*reason, std::mem::take(remarks))
             }
             Some(Stage::Pending | Stage::Sent { .. } | Stage::Unsettled { .. }) | None => {
                 return false;
@@ -336,7 +350,7 @@ impl PublishOut {
         };
         window.acknowledged();
         window.finished(Qos::ExactlyOnce);
-        self.finish(key, reason, None, out);
+        self.finish(key, reason, remarks, said, out);
         true
     }
 
@@ -381,25 +395,23 @@ impl PublishOut {
         Some(id)
     }
 
-    /// The exchange is over.
-    fn finish(&mut self, key: usize, reason: Reason, text: Option<&str>, out: &mut Outbox) {
-        if !reason.is_error() {
-            let entry = self.remove(key);
-            if let Some((_, token)) = entry.wait {
-                out.done(token, Ok(Done::Acknowledged(reason)));
-            }
-            return;
+    /// The exchange is over. The broker said something with PUBREC, perhaps, and something now.
+    fn finish(
+        &mut self,
+        key: usize,
+        reason: Reason,
+        before: Remarks,
+        now: PropertyList<'_>,
+        out: &mut Outbox,
+    ) {
+        if reason.is_error() {
+            let error = Error::refused(reason, None, before.and(now), Doing::Publishing);
+            return self.fail(key, error, out);
         }
-        let kind = ErrorKind::Refused {
-            reason,
-            filter: None,
-            text: text.map(Into::into),
-        };
-        self.fail(
-            key,
-            Error::new(kind, Doing::Publishing).sent_as(Sent::Yes),
-            out,
-        );
+        let entry = self.remove(key);
+        if let Some((_, token)) = entry.wait {
+            out.done(token, Ok(Done::Acknowledged(reason, before.and(now))));
+        }
     }
 
     /// The message is not sent, or not sent again; `id` is the identifier it has.

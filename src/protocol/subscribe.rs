@@ -25,7 +25,7 @@ use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
 use crate::message::PacketId;
-use crate::properties::Properties;
+use crate::properties::{Properties, Remarks};
 use crate::reason::Reason;
 use crate::topic;
 use crate::version::Version;
@@ -225,7 +225,7 @@ impl Subscribing {
         self.handle_flushed(key, out);
         let Flight { id, request, .. } = self.flights.remove(key);
         ids.release(id);
-        let text: Option<Rc<str>> = suback.properties.reason_string().map(Rc::from);
+        let remarks = Remarks::from(suback.properties);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             // What is restored stands there already, unless nobody wants it any more. Nor is it wanted if
             // an UNSUBSCRIBE follows.
@@ -241,7 +241,7 @@ impl Subscribing {
             }
             let grant = Grant {
                 filter: Rc::clone(filter),
-                answer: Asked::Answered(reason, text.clone()),
+                answer: Asked::Answered(reason, remarks.clone()),
             };
             self.granted(request.call, grant, out);
         }
@@ -407,14 +407,12 @@ impl Grant {
     pub fn error(&self) -> Option<Error> {
         match &self.answer {
             Asked::Failed(error) => Some(error.clone()),
-            Asked::Answered(reason, text) if reason.is_error() => {
-                let kind = ErrorKind::Refused {
-                    reason: *reason,
-                    filter: Some(self.filter.as_ref().into()),
-                    text: text.as_deref().map(Into::into),
-                };
-                Some(Error::new(kind, Doing::Subscribing).sent_as(Sent::Yes))
-            }
+            Asked::Answered(reason, remarks) if reason.is_error() => Some(Error::refused(
+                *reason,
+                Some(&self.filter),
+                remarks.clone(),
+                Doing::Subscribing,
+            )),
             Asked::Answered(..) => None,
         }
     }

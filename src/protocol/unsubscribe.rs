@@ -18,9 +18,9 @@ use super::subscribe::BATCH;
 use super::{Done, Token};
 use crate::codec::unsubscribe::{NameList, push_name};
 use crate::codec::{Packet, Unsuback, Unsubscribe};
-use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
+use crate::error::{Doing, Error, Sent, Violation};
 use crate::message::PacketId;
-use crate::properties::PropertyList;
+use crate::properties::{PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::version::Version;
 use crate::wait::Wait;
@@ -34,6 +34,8 @@ struct Call {
     unanswered: usize,
     /// The broker's reasons, in the order of the filters.
     reasons: Vec<Reason>,
+    /// What the broker said beside them.
+    remarks: Remarks,
     /// The first filter that failed.
     failure: Option<Error>,
     /// Whether any UNSUBSCRIBE of it has left.
@@ -82,6 +84,7 @@ impl Unsubscribing {
             unflushed: batches,
             unanswered: batches,
             reasons: vec![Reason::SUCCESS; filters.len()],
+            remarks: Remarks::NONE,
             failure: None,
             sent: Sent::No,
         });
@@ -193,6 +196,12 @@ impl Unsubscribing {
         self.handle_flushed(key, out);
         let Flight { id, request, .. } = self.flights.remove(key);
         ids.release(id);
+        if let Some(call) = self.calls.get_mut(request.call)
+            && call.wait.is_some()
+        {
+            let before = std::mem::take(&mut call.remarks);
+            call.remarks = before.and(unsuback.properties);
+        }
         for (index, (filter, reason)) in request.filters.iter().zip(reasons).enumerate() {
             let Some(call) = self.calls.get_mut(request.call) else {
                 continue;
@@ -201,12 +210,8 @@ impl Unsubscribing {
                 *slot = reason;
             }
             if reason.is_error() {
-                let kind = ErrorKind::Refused {
-                    reason,
-                    filter: Some(filter.as_ref().into()),
-                    text: unsuback.properties.reason_string().map(Into::into),
-                };
-                let error = Error::new(kind, Doing::Unsubscribing).sent_as(Sent::Yes);
+                let said = unsuback.properties.into();
+                let error = Error::refused(reason, Some(filter), said, Doing::Unsubscribing);
                 call.failure.get_or_insert(error);
             }
         }
@@ -290,7 +295,7 @@ impl Unsubscribing {
         let Some((_, token)) = call.wait else { return };
         let outcome = call
             .failure
-            .map_or(Ok(Done::Unsubscribed(call.reasons)), Err);
+            .map_or(Ok(Done::Unsubscribed(call.reasons, call.remarks)), Err);
         out.done(token, outcome);
     }
 }

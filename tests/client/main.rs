@@ -2,6 +2,7 @@
 //! clock that only the tests move. No socket, no sleep.
 
 mod auth;
+mod answers;
 mod cancel;
 mod fairness;
 mod forwarding;

@@ -3,6 +3,7 @@
 //! and `random` plays long random schedules against a small model of a broker.
 
 mod auth;
+mod answers;
 mod connect;
 mod ping;
 mod publish_in;
@@ -473,7 +474,7 @@ impl Scene {
     fn is_acknowledged(&self, token: Token, reason: Reason) {
         let outcome = self.outcome(token);
         assert!(
-            matches!(outcome, Ok(Done::Acknowledged(given)) if *given == reason),
+            matches!(outcome, Ok(Done::Acknowledged(given, _)) if *given == reason),
             "{outcome:?}"
         );
     }

@@ -1379,7 +1379,7 @@ fn situation_14_a_pending_request_is_made_anew_with_a_new_id() {
             assert!(matches!(scene.outcome(one), Ok(Done::Granted(grants)) if grants.len() == 1));
             assert!(matches!(
                 scene.outcome(two),
-                Ok(Done::Unsubscribed(reasons)) if *reasons == [Reason::NO_SUBSCRIPTION_EXISTED]
+                Ok(Done::Unsubscribed(reasons, _)) if *reasons == [Reason::NO_SUBSCRIPTION_EXISTED]
             ));
             assert!(present || scene.protocol.is_drained());
         });

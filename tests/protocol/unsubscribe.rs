@@ -7,7 +7,7 @@ use crate::*;
 #[track_caller]
 fn reasons(scene: &Scene, token: Token) -> &[Reason] {
     match scene.outcome(token) {
-        Ok(Done::Unsubscribed(reasons)) => reasons,
+        Ok(Done::Unsubscribed(reasons, _)) => reasons,
         other => panic!("{other:?}"),
     }
 }
