@@ -286,9 +286,19 @@ impl Options {
         self
     }
 
-    /// Sets the highest topic alias that the broker may use; MQTT 5 only. Defaults to 16.
+    /// Sets the highest topic alias that the broker may use for what it sends; MQTT 5 only. Defaults to 16.
     pub fn topic_alias_maximum(mut self, aliases: u16) -> Self {
         self.config.topic_alias_maximum = aliases;
+        self
+    }
+
+    /// Sets how many topic aliases are used for published messages, at most; MQTT 5 only. 0 for none. The
+    /// broker may allow fewer, and allows none unless it says so. Defaults to 64.
+    ///
+    /// A topic that is sent again and again on a connection is then sent as two bytes. Which topics get an
+    /// alias is found by itself; a [`Properties::topic_alias`] of a message is never sent.
+    pub fn topic_aliases(mut self, aliases: u16) -> Self {
+        self.config.topic_aliases = aliases;
         self
     }
 

@@ -133,9 +133,7 @@ impl From<Done> for Published {
             | Done::Granted(_)
             | Done::Unsubscribed(..)
             | Done::Pong
-            | Done::Authenticated => {
-                (Reason::SUCCESS, Remarks::NONE)
-            }
+            | Done::Authenticated => (Reason::SUCCESS, Remarks::NONE),
         };
         Self { reason, remarks }
     }
@@ -172,9 +170,7 @@ impl From<Done> for Unsubscribed {
             | Done::Acknowledged(..)
             | Done::Granted(_)
             | Done::Pong
-            | Done::Authenticated => {
-                (Vec::new(), Remarks::NONE)
-            }
+            | Done::Authenticated => (Vec::new(), Remarks::NONE),
         };
         Self {
             // A call is for one filter.

@@ -7,6 +7,9 @@ use crate::properties::{Property, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
+/// The identifier of Topic Alias (MQTT 5, table 2-4).
+const TOPIC_ALIAS: u8 = 0x23;
+
 /// Where a block of properties stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -175,6 +178,24 @@ pub(super) fn encode(
     check_remaining(bytes.len())?;
     // [MQTT-2.2.2-1]: no properties are a length of 0.
     put_variable(out, bytes.len());
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Appends the block on 5.0 with a topic alias in front of what it holds.
+#[inline]
+pub(super) fn encode_with_alias(
+    alias: u16,
+    properties: PropertyList<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Overlong> {
+    let bytes = properties.as_bytes();
+    let [high, low] = alias.to_be_bytes();
+    let property = [TOPIC_ALIAS, high, low];
+    let length = bytes.len().saturating_add(property.len());
+    check_remaining(length)?;
+    put_variable(out, length);
+    out.extend_from_slice(&property);
     out.extend_from_slice(bytes);
     Ok(())
 }

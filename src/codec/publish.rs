@@ -29,6 +29,40 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
 }
 
+/// How a PUBLISH names its topic (MQTT 5, section 3.3.2.3.4). A topic alias is never 0 [MQTT-3.3.2-8].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// By the topic.
+    Topic,
+    /// By the topic, for which the alias stands from now on.
+    Both(u16),
+    /// By the alias alone.
+    Alias(u16),
+}
+
+impl Naming {
+    /// Bytes of the Topic Alias property.
+    const ALIAS_SIZE: usize = 3;
+
+    /// The topic as it stands in the packet.
+    #[inline]
+    fn topic(self, topic: &str) -> &str {
+        match self {
+            Self::Topic | Self::Both(_) => topic,
+            Self::Alias(_) => "",
+        }
+    }
+
+    /// Bytes that it adds to the properties.
+    #[inline]
+    const fn more(self) -> usize {
+        match self {
+            Self::Topic => 0,
+            Self::Both(_) | Self::Alias(_) => Self::ALIAS_SIZE,
+        }
+    }
+}
+
 impl<'a> Publish<'a> {
     #[inline]
     pub(super) fn decode(version: Version, first: u8, body: &'a [u8]) -> Result<Self, Violation> {
@@ -104,21 +138,25 @@ impl Publish<'_> {
     /// Bytes that the packet takes on the wire, fixed header included.
     #[inline]
     pub fn size(&self, version: Version) -> usize {
-        wire::packet_size(self.remaining(version))
+        wire::packet_size(self.remaining(version, Naming::Topic))
     }
 
     /// Bytes after the fixed header.
     #[inline]
-    fn remaining(&self, version: Version) -> usize {
+    fn remaining(&self, version: Version, naming: Naming) -> usize {
         let id = if self.id.is_some() { 2_usize } else { 0 };
         let properties = if version == Version::V5_0 {
-            let length = self.properties.as_bytes().len();
+            let length = self
+                .properties
+                .as_bytes()
+                .len()
+                .saturating_add(naming.more());
             wire::variable_size(length).saturating_add(length)
         } else {
             0
         };
         id.saturating_add(2)
-            .saturating_add(self.topic.len())
+            .saturating_add(naming.topic(self.topic).len())
             .saturating_add(properties)
             .saturating_add(self.payload.len())
     }
@@ -129,7 +167,16 @@ impl Publish<'_> {
     /// As [`super::Packet::encode`].
     #[inline]
     pub fn encode_head(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
-        self.put_head(version, 0, out)
+        self.put_head(version, Naming::Topic, 0, out)
+    }
+
+    /// The same on 5.0 with the topic named in this way. There is no other alias among the properties.
+    ///
+    /// # Errors
+    /// As [`super::Packet::encode`].
+    #[inline]
+    pub fn encode_head_as(&self, naming: Naming, out: &mut Vec<u8>) -> Result<(), Overlong> {
+        self.put_head(Version::V5_0, naming, 0, out)
     }
 
     /// Appends the packet.
@@ -138,7 +185,7 @@ impl Publish<'_> {
     /// As [`super::Packet::encode`].
     #[inline]
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), Overlong> {
-        self.put_head(version, self.payload.len(), out)?;
+        self.put_head(version, Naming::Topic, self.payload.len(), out)?;
         out.extend_from_slice(self.payload);
         Ok(())
     }
@@ -148,6 +195,7 @@ impl Publish<'_> {
     fn put_head(
         &self,
         version: Version,
+        naming: Naming,
         follows: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Overlong> {
@@ -157,11 +205,12 @@ impl Publish<'_> {
             "a packet id belongs to QoS 1 and 2 [MQTT-2.2.1-2]"
         );
         // Everything that can fail comes before the first byte.
-        let topic = u16::try_from(self.topic.len()).map_err(|_| Overlong {
-            size: self.topic.len(),
+        let topic = naming.topic(self.topic);
+        let topic_size = u16::try_from(topic.len()).map_err(|_| Overlong {
+            size: topic.len(),
             limit: MAX_TEXT,
         })?;
-        let remaining = self.remaining(version);
+        let remaining = self.remaining(version, naming);
         wire::check_remaining(remaining)?;
         let head = wire::packet_size(remaining).saturating_sub(self.payload.len());
         out.reserve(head.saturating_add(follows));
@@ -170,12 +219,17 @@ impl Publish<'_> {
         let retain = if self.retain { RETAIN } else { 0 };
         out.push(first::PUBLISH | dup | (self.qos.bits() << 1) | retain);
         wire::put_variable(out, remaining);
-        out.extend_from_slice(&topic.to_be_bytes());
-        out.extend_from_slice(self.topic.as_bytes());
+        out.extend_from_slice(&topic_size.to_be_bytes());
+        out.extend_from_slice(topic.as_bytes());
         if let Some(id) = self.id {
             wire::put_id(out, id);
         }
-        properties::encode(version, self.properties, out)
+        match naming {
+            Naming::Topic => properties::encode(version, self.properties, out),
+            Naming::Both(alias) | Naming::Alias(alias) => {
+                properties::encode_with_alias(alias, self.properties, out)
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
+use super::session::Online;
 use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
@@ -27,12 +28,15 @@ impl Protocol {
         wait: Option<Token>,
     ) -> Result<(), Error> {
         check_properties(self.config.version, outgoing.properties)?;
-        if let Link::Online(online) = &self.link
+        if let Link::Online(online) = &mut self.link
             && self.session.publish_qos0.is_empty()
             && self.session.line_qos0.is_empty()
             && self.out.has_room()
         {
-            return PublishQos0::send(&outgoing, wait, &online.limits, &mut self.out);
+            let Online {
+                limits, aliases, ..
+            } = &mut **online;
+            return PublishQos0::send(&outgoing, wait, limits, aliases, &mut self.out);
         }
         let size = outgoing.size(self.config.version);
         self.check(Qos::AtMostOnce, outgoing.retain, size)?;

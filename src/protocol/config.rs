@@ -50,6 +50,8 @@ pub struct Config {
     pub inbound_limit: usize,
     /// The highest topic alias that the broker may use; 5.0 only.
     pub topic_alias_maximum: u16,
+    /// How many topic aliases are used for what is published, at most; 5.0 only.
+    pub topic_aliases: u16,
     /// The bound of each of the two queues of outgoing messages, in bytes.
     pub queue_bytes: usize,
     /// Whether QoS 0 messages are kept while there is no link.
@@ -81,6 +83,8 @@ impl Config {
             receive_maximum: u16::MAX,
             inbound_limit: 1024 * 1024,
             topic_alias_maximum: 16,
+            // More than brokers usually allow; mosquitto allows 10.
+            topic_aliases: 64,
             queue_bytes: 1024 * 1024,
             keep_qos0_offline: true,
             republish: false,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::alias::Aliases;
 use super::authenticate::unasked;
 use super::connect::{Continuity, Verdict};
 use super::ledger::Ledger;
@@ -336,11 +337,13 @@ impl Protocol {
         );
         let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
         let auth = handshake.auth.take();
+        let aliases = Aliases::new(limits.topic_alias_maximum.min(config.topic_aliases));
         out.effect(Effect::Connected(continuity));
         self.link = Link::Online(Box::new(Online {
             limits,
             ping,
             window,
+            aliases,
             ledger,
             auth,
             stalled: None,

@@ -32,6 +32,7 @@ mod subscribe;
 mod unsubscribe;
 
 // What they share.
+mod alias;
 mod config;
 mod effect;
 mod expiry;

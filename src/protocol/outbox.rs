@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::{Done, Effect, Token};
-use crate::codec::publish::AckKind;
+use crate::codec::publish::{AckKind, Naming};
 use crate::codec::{Ack, Overlong, Packet, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::message::{Body, PacketId};
@@ -228,7 +228,8 @@ impl Outbox {
         self.total += bytes.len() as u64;
     }
 
-    /// Appends a PUBLISH; `body` is its payload if that may be sent by reference.
+    /// Appends a PUBLISH that names its topic in this way; `body` is its payload if that may be sent by
+    /// reference.
     ///
     /// # Errors
     /// As [`Outbox::send`].
@@ -236,12 +237,15 @@ impl Outbox {
     pub(super) fn publish(
         &mut self,
         publish: &Publish<'_>,
+        naming: Naming,
         body: Option<&Body>,
     ) -> Result<(), Error> {
         let before = self.tail.len();
-        publish
-            .encode_head(self.version, &mut self.tail)
-            .map_err(too_large)?;
+        match naming {
+            Naming::Topic => publish.encode_head(self.version, &mut self.tail),
+            Naming::Both(_) | Naming::Alias(_) => publish.encode_head_as(naming, &mut self.tail),
+        }
+        .map_err(too_large)?;
         let size = self.tail.len() - before + publish.payload.len();
         if size > self.limit {
             self.tail.truncate(before);

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::alias::Aliases;
 use super::expiry::Expiry;
 use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
@@ -187,6 +188,7 @@ impl PublishOut {
         now: Instant,
         limits: &Limits,
         window: &mut Window,
+        aliases: &mut Aliases,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) {
@@ -232,7 +234,8 @@ impl PublishOut {
             properties: properties.list(),
             payload: message.payload(),
         };
-        if let Err(error) = out.publish(&publish, Some(message.body_of())) {
+        let naming = aliases.name(&publish, limits.maximum_packet_size);
+        if let Err(error) = out.publish(&publish, naming, Some(message.body_of())) {
             return self.give_up(key, Some(id), error, ids, out);
         }
         entry.stage = Stage::Sent {

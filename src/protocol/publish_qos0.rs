@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::alias::Aliases;
 use super::expiry::Expiry;
 use super::limits::Limits;
 use super::outbox::{LARGE, OnFlush, Outbox};
@@ -88,6 +89,7 @@ impl PublishQos0 {
         outgoing: &Outgoing<'_>,
         wait: Option<Token>,
         limits: &Limits,
+        aliases: &mut Aliases,
         out: &mut Outbox,
     ) -> Result<(), Error> {
         check(Qos::AtMostOnce, outgoing.retain, limits)?;
@@ -96,7 +98,8 @@ impl PublishQos0 {
         let properties = carried(out.version(), outgoing.properties, None);
         let publish = packet(outgoing.topic, outgoing.retain, properties.list(), payload);
         let from = out.total();
-        out.publish(&publish, body.as_ref())?;
+        let naming = aliases.name(&publish, limits.maximum_packet_size);
+        out.publish(&publish, naming, body.as_ref())?;
         if let Some(token) = wait {
             out.when_flushed(OnFlush::Wait { token, from });
         }
@@ -137,7 +140,13 @@ impl PublishQos0 {
 
     /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends
     /// instead.
-    pub(super) fn emit(&mut self, now: Instant, limits: &Limits, out: &mut Outbox) {
+    pub(super) fn emit(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        aliases: &mut Aliases,
+        out: &mut Outbox,
+    ) {
         let Some(entry) = self.queue.pop_front() else {
             return;
         };
@@ -159,7 +168,8 @@ impl PublishQos0 {
             Some(seconds) => check(Qos::AtMostOnce, entry.retain, limits).and_then(|()| {
                 let properties = carried(out.version(), list, seconds);
                 let publish = packet(topic, entry.retain, properties.list(), payload);
-                out.publish(&publish, body)
+                let naming = aliases.name(&publish, limits.maximum_packet_size);
+                out.publish(&publish, naming, body)
             }),
         };
         match (sent, entry.wait) {

@@ -69,6 +69,7 @@ impl Protocol {
         let Online {
             limits,
             window,
+            aliases,
             ping,
             ..
         } = &mut **online;
@@ -86,11 +87,11 @@ impl Protocol {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids) {
-                publish_out.emit(now, limits, window, ids, out);
+                publish_out.emit(now, limits, window, aliases, ids, out);
                 idle = false;
             }
             if out.has_room() && !publish_qos0.is_empty() {
-                publish_qos0.emit(now, limits, out);
+                publish_qos0.emit(now, limits, aliases, out);
                 idle = false;
             }
             if idle {

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::alias::Aliases;
 use super::auth::Authentication;
 use super::connect::Opening;
 use super::ledger::Ledger;
@@ -41,6 +42,8 @@ pub(super) struct Online {
     pub(super) limits: Limits,
     pub(super) ping: Ping,
     pub(super) window: Window,
+    /// Ours; those of the broker are in the ledger.
+    pub(super) aliases: Aliases,
     pub(super) ledger: Ledger,
     /// None if CONNECT named no authentication method.
     pub(super) auth: Option<Box<Authentication>>,

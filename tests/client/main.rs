@@ -1,8 +1,8 @@
 //! A client and its driver in a closed world: an in-memory network, a scripted peer or broker, and a
 //! clock that only the tests move. No socket, no sleep.
 
-mod auth;
 mod answers;
+mod auth;
 mod cancel;
 mod fairness;
 mod forwarding;

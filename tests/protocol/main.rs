@@ -2,8 +2,9 @@
 //! moves. The modules have the stems of `src/protocol/`; `situations` follows the table of situations
 //! and `random` plays long random schedules against a small model of a broker.
 
-mod auth;
+mod alias;
 mod answers;
+mod auth;
 mod connect;
 mod ping;
 mod publish_in;
