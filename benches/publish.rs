@@ -17,8 +17,12 @@ use coracle::{
 const TOPIC: &str = "house/hall/temp";
 const PAYLOAD: [u8; 64] = [7; 64];
 
+/// CONNACK of MQTT 5 without topic aliases, and with ten.
+const CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
+const CONNACK_ALIASES: &[u8] = &[0x20, 6, 0, 0, 3, 0x22, 0, 10];
+
 /// Reads packets and answers CONNECT, PUBLISH and PUBREL, one write per read.
-fn broker(mut stream: TcpStream) -> io::Result<()> {
+fn broker(mut stream: TcpStream, connack: &[u8]) -> io::Result<()> {
     let mut input = Vec::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut output = Vec::new();
@@ -32,7 +36,7 @@ fn broker(mut stream: TcpStream) -> io::Result<()> {
         while let Ok(Split::Whole { frame, size }) = codec::split(&input[used..]) {
             used += size;
             match codec::decode(Version::V5_0, frame) {
-                Ok(Packet::Connect(_)) => output.extend_from_slice(&[0x20, 3, 0, 0, 0]),
+                Ok(Packet::Connect(_)) => output.extend_from_slice(connack),
                 Ok(Packet::Publish(publish)) => {
                     let kind = match publish.qos {
                         Qos::AtMostOnce => continue,
@@ -65,10 +69,13 @@ fn answer(id: Option<coracle::PacketId>, kind: AckKind, output: &mut Vec<u8>) {
     }
 }
 
-fn listen() -> io::Result<(u16, thread::JoinHandle<io::Result<()>>)> {
+fn listen(connack: &'static [u8]) -> io::Result<(u16, thread::JoinHandle<io::Result<()>>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
-    Ok((port, thread::spawn(move || broker(listener.accept()?.0))))
+    Ok((
+        port,
+        thread::spawn(move || broker(listener.accept()?.0, connack)),
+    ))
 }
 
 async fn publish(client: &Client, qos: Qos, messages: usize) -> Result<()> {
@@ -85,8 +92,12 @@ async fn publish(client: &Client, qos: Qos, messages: usize) -> Result<()> {
 }
 
 /// Messages per second through the client.
-fn client(qos: Qos, messages: usize) -> std::result::Result<f64, Box<dyn std::error::Error>> {
-    let (port, broker) = listen()?;
+fn client(
+    connack: &'static [u8],
+    qos: Qos,
+    messages: usize,
+) -> std::result::Result<f64, Box<dyn std::error::Error>> {
+    let (port, broker) = listen(connack)?;
     let executor = LocalExecutor::new();
     let seconds = block_on(executor.run(async {
         let options = Options::new(&format!("mqtt://127.0.0.1:{port}"), "bench")?;
@@ -107,7 +118,7 @@ fn client(qos: Qos, messages: usize) -> std::result::Result<f64, Box<dyn std::er
 
 /// Messages per second of a plain loop that writes the same bytes, 64 KiB at a time.
 fn limit(messages: usize) -> io::Result<f64> {
-    let (port, broker) = listen()?;
+    let (port, broker) = listen(CONNACK)?;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let publish = codec::Publish {
         dup: false,
@@ -143,17 +154,19 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!("64-byte payloads, messages per second, three runs each");
     for _ in 0..3 {
         let limit = limit(5_000_000)?;
-        println!("limit      {limit:>12.0}");
+        println!("limit         {limit:>12.0}");
         for (qos, messages) in [
             (Qos::AtMostOnce, 5_000_000),
             (Qos::AtLeastOnce, 500_000),
             (Qos::ExactlyOnce, 500_000),
         ] {
-            let rate = client(qos, messages)?;
-            println!(
-                "{qos}      {rate:>12.0}  {:>5.1} % of the limit",
-                100.0 * rate / limit
-            );
+            for (connack, aliases) in [(CONNACK, ""), (CONNACK_ALIASES, ", alias")] {
+                let rate = client(connack, qos, messages)?;
+                println!(
+                    "{qos}{aliases:<7} {rate:>12.0}  {:>5.1} % of the limit",
+                    100.0 * rate / limit
+                );
+            }
         }
     }
     Ok(())
