@@ -8,7 +8,7 @@ use crate::reason::Reason;
 use crate::version::Version;
 
 /// The identifier of Topic Alias (MQTT 5, table 2-4).
-const TOPIC_ALIAS: u8 = 0x23;
+pub(super) const TOPIC_ALIAS: u8 = 0x23;
 
 /// Where a block of properties stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

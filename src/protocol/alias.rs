@@ -109,9 +109,7 @@ impl Aliases {
 
     fn choose(&mut self, publish: &Publish<'_>, limit: usize) -> Naming {
         let topic = publish.topic;
-        if !(SHORTEST..=LONGEST).contains(&topic.len())
-            || publish.size(Version::V5_0) + MORE > limit.min(LARGEST)
-        {
+        if !(SHORTEST..=LONGEST).contains(&topic.len()) || !has_room(publish, limit.min(LARGEST)) {
             return Naming::Topic;
         }
         self.now = self.now.wrapping_add(1);
@@ -265,18 +263,37 @@ impl Aliases {
     }
 }
 
+/// Whether a message may have an alias and still be below the limit with its whole topic, and with both.
+#[inline]
+fn has_room(publish: &Publish<'_>, limit: usize) -> bool {
+    /// More than everything else in a PUBLISH takes: fixed header, three lengths, packet identifier, alias.
+    const REST: usize = 32;
+    let variable = publish.topic.len() + publish.properties.as_bytes().len();
+    // The first look is enough for nearly every message.
+    variable + publish.payload.len() + REST <= limit || publish.size(Version::V5_0) + MORE <= limit
+}
+
 /// Spreads topics over the slots. They are the application's own, so nobody profits from making them
 /// collide, and a search is bounded by the number of aliases.
 fn hash(topic: &str) -> u32 {
     /// The golden ratio as a fraction of 2^64, made odd: it spreads consecutive numbers well.
     const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let (chunks, rest) = topic.as_bytes().as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(SPREAD);
+    let bytes = topic.as_bytes();
     let mut hash = topic.len() as u64;
-    for chunk in chunks.iter().chain([&last]) {
-        hash = (hash.rotate_left(5) ^ u64::from_le_bytes(*chunk)).wrapping_mul(SPREAD);
+    for chunk in bytes.as_chunks::<8>().0 {
+        hash = mix(hash, u64::from_le_bytes(*chunk));
     }
+    // What is left, and some bytes once more: cheaper than to copy a few.
+    let tail = match (bytes.last_chunk(), bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(last), ..) => u64::from_le_bytes(*last),
+        (None, Some(first), Some(last)) => {
+            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+        }
+        // No topic as short as this has an alias.
+        (None, None, _) | (None, _, None) => 0,
+    };
+    hash = mix(hash, tail);
     // The high half is the well mixed one.
     (hash >> 32) as u32
 }

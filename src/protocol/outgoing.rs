@@ -92,7 +92,7 @@ pub(super) fn check(qos: Qos, retain: bool, limits: &Limits) -> Result<(), Error
 /// Whether each property may stand in a PUBLISH, or is one that [`carried`] leaves out.
 pub(super) fn check_properties(version: Version, list: PropertyList<'_>) -> Result<(), Error> {
     // Before 5.0 properties are not sent, so none can be wrong.
-    if version != Version::V5_0 {
+    if list.is_empty() || version != Version::V5_0 {
         return Ok(());
     }
     if list.iter().all(|property| Place::Publish.allows(&property)) {

@@ -1,6 +1,6 @@
 //! PUBLISH and its answers.
 
-use coracle::codec::publish::peek_id;
+use coracle::codec::publish::{Naming, peek_id};
 use coracle::codec::{Ack, AckKind, MAX_REMAINING, Overlong, Packet, Publish};
 use coracle::{Properties, Qos, Reason, Version};
 
@@ -445,5 +445,55 @@ fn an_answer_with_other_flags_is_malformed() {
         malformed(version, b"\x42\x02\0\x07", "MQTT-2.1.3-1");
         malformed(version, b"\x51\x02\0\x07", "MQTT-2.1.3-1");
         malformed(version, b"\x72\x02\0\x07", "MQTT-2.1.3-1");
+    }
+}
+
+#[test]
+fn a_topic_can_be_named_by_itself_with_an_alias_and_by_the_alias_alone() {
+    // MQTT 5, section 3.3.2.3.4; in front of 0 to 300 bytes of other properties, at each length of the header.
+    for (value, payload) in [(0, 0), (0, 120), (100, 20), (130, 130), (300, 20_000)] {
+        let value = "v".repeat(value);
+        let others = Properties::new().user_property("k", &value);
+        let payload = vec![b'x'; payload];
+        for others in [Properties::new(), others] {
+            for id in [None, Some(id(0x1234))] {
+                let publish = Publish {
+                    qos: id.map_or(Qos::AtMostOnce, |_| Qos::ExactlyOnce),
+                    retain: true,
+                    dup: id.is_some(),
+                    id,
+                    properties: others.list(),
+                    payload: &payload,
+                    ..PLAIN
+                };
+                for (naming, topic) in [
+                    (Naming::Topic, "a/b"),
+                    (Naming::Both(0x0102), "a/b"),
+                    (Naming::Alias(0x0102), ""),
+                ] {
+                    let mut properties = Properties::new();
+                    if naming != Naming::Topic {
+                        properties = properties.topic_alias(0x0102);
+                    }
+                    for property in others.list().iter() {
+                        properties = properties.with(property);
+                    }
+                    let expected = Publish {
+                        topic,
+                        properties: properties.list(),
+                        ..publish
+                    };
+                    let mut head = Vec::new();
+                    publish
+                        .encode_head_as(naming, &mut head)
+                        .expect("it is short");
+                    head.extend_from_slice(&payload);
+                    let mut whole = Vec::new();
+                    expected.encode(V5, &mut whole).expect("it is short");
+                    assert_eq!(head, whole);
+                    assert_eq!(crate::read(V5, &head), Ok(Packet::Publish(expected)));
+                }
+            }
+        }
     }
 }

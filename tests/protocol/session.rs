@@ -146,7 +146,7 @@ fn v3_1_does_not_say_so_exchanges_go_on_and_subscriptions_are_made_again() {
         scene.receive(CONNACK);
         assert_eq!(
             scene.effect(),
-            "Subscribed(7, [Grant { filter: \"f\", answer: Answered(granted QoS 1 (0x01), None) }])"
+            "Subscribed(7, [Grant { filter: \"f\", answer: Answered(granted QoS 1 (0x01), []) }])"
         );
         assert_eq!(scene.effect(), "Connected(Untold)");
         scene.sends(&[
