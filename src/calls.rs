@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) stream_bytes: usize,
     pub(crate) maximum_qos: Qos,
     pub(crate) retain: bool,
+    /// Whether filters get subscription identifiers.
+    pub(crate) identifiers: bool,
 }
 
 impl Settings {
@@ -149,14 +151,17 @@ impl Client {
                     let options = state.router.check(filter, options, filters.identifier)?;
                     asked.push((Rc::clone(filter), options));
                 }
+                let automatic = self.settings.identifiers;
+                let wishes = state
+                    .router
+                    .identify(asked, filters.identifier, automatic)?;
                 let sink = sink.take().unwrap_or(Sink::Inline(None));
-                let key = state.router.insert(&asked, filters.identifier, sink);
+                let key = state.router.insert(&wishes, sink);
                 state.handles += 1;
                 let token = self.begin(state, Doing::Subscribing, wait);
                 state.protocol.subscribe(protocol::Subscription {
                     owner: key,
-                    filters: asked,
-                    identifier: filters.identifier,
+                    filters: wishes,
                     properties: filters.properties.clone(),
                     wait: token,
                 });

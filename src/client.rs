@@ -43,6 +43,7 @@ impl Client {
             stream_bytes: options.stream_bytes,
             maximum_qos: options.maximum_qos,
             retain: options.retain,
+            identifiers: options.identifiers && options.config.version == Version::V5_0,
         };
         let shared = Shared::new(Protocol::new(options.config.clone()), options.drain_timeout);
         shared.with(|state| state.handles = 1);

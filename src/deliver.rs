@@ -25,7 +25,9 @@ impl State {
         self.statistics.received += 1;
         let incoming = delivery.incoming();
         let receipt = delivery.receipt();
-        let hits = self.router.route(incoming.topic());
+        let hits = self
+            .router
+            .route(incoming.topic(), incoming.property_list());
         if hits.is_empty() {
             self.statistics.unmatched += 1;
         }

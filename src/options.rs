@@ -136,6 +136,7 @@ pub struct Options {
     pub(crate) stream_bytes: usize,
     pub(crate) maximum_qos: Qos,
     pub(crate) retain: bool,
+    pub(crate) identifiers: bool,
     pub(crate) seed: Option<u64>,
 }
 
@@ -182,6 +183,7 @@ impl Options {
             stream_bytes: 1024 * 1024,
             maximum_qos: Qos::ExactlyOnce,
             retain: true,
+            identifiers: true,
             seed: None,
         })
     }
@@ -326,6 +328,19 @@ impl Options {
     /// Sets whether retained messages may be published, for clouds that close on one. Defaults to true.
     pub fn allow_retain(mut self, allow: bool) -> Self {
         self.retain = allow;
+        self
+    }
+
+    /// Sets whether filters get subscription identifiers by themselves, if the broker knows them; MQTT 5
+    /// only. Defaults to true.
+    ///
+    /// A message then says for which subscriptions it is: it finds its streams without a look at its topic,
+    /// and a broker that sends a copy for each of several overlapping subscriptions reaches each stream
+    /// once. The numbers are from 16,384 on and stand among the properties of a message. To switch it off
+    /// is for a broker that sends one copy without all of its identifiers, against [MQTT-3.3.4-4]:
+    /// mosquitto does if its `allow_duplicate_messages` is set to false.
+    pub fn subscription_identifiers(mut self, automatic: bool) -> Self {
+        self.identifiers = automatic;
         self
     }
 

@@ -1,7 +1,7 @@
-//! Who gets a message: filters to subscribers, by the levels of the topic.
-//!
-//! The tree has one node per level of the filters; a message walks it along its topic, by the literal
-//! level, by `+` and by `#` (MQTT 5, section 4.7). Nothing is allocated on the way.
+//! Who gets a message: by the subscription identifiers that it brings, or by its topic.
+
+mod groups;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,8 +12,13 @@ use slab::Slab;
 use crate::codec::subscribe::FilterOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::Incoming;
+use crate::properties::PropertyList;
+use crate::protocol::{Identifier, Wish};
 use crate::queue::{Queue, Reading};
 use crate::topic;
+
+use groups::{Groups, Spread};
+use tree::Node;
 
 /// An inline handler: called from the driver with the message borrowed.
 pub(crate) struct Inline(pub(crate) Box<dyn FnMut(&Incoming<'_>)>);
@@ -58,36 +63,40 @@ enum Call {
 #[derive(Debug)]
 struct Entry {
     options: FilterOptions,
-    identifier: Option<u32>,
+    /// Kept for as long as anyone has the filter, so that no message on its way brings an older one.
+    identifier: Identifier,
     subscribers: Vec<usize>,
+}
+
+/// Whether the identifiers that come with messages can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Trust {
+    /// The broker may still have subscriptions of an earlier process. Those have identifiers that this one
+    /// gives too, to others.
+    #[default]
+    Foreign,
+    /// All subscriptions of the session are ours.
+    Ours,
 }
 
 /// The subscribers and their filters.
 #[derive(Debug, Default)]
 pub(crate) struct Router {
     root: Node,
-    filters: BTreeMap<Rc<str>, Box<Entry>>,
+    filters: Slab<Entry>,
+    names: BTreeMap<Rc<str>, usize>,
+    groups: Groups,
+    trust: Trust,
     pub(crate) subscribers: Slab<Subscriber>,
     /// Counts messages, for `seen`.
     message: u64,
     hits: Vec<usize>,
-}
-
-/// One level of the tree.
-#[derive(Debug, Default)]
-struct Node {
-    /// Subscribers whose filter ends here.
-    here: Vec<usize>,
-    /// Subscribers whose filter ends with `#` below here; it matches this level too.
-    rest: Vec<usize>,
-    any: Option<Box<Self>>,
-    /// Boxed, because a tree map reserves room for eleven.
-    children: BTreeMap<Box<str>, Box<Self>>,
+    matched: Vec<usize>,
 }
 
 impl Router {
     /// Checks that each filter may be subscribed to with these options, and returns the QoS to ask for:
-    /// the highest that any of its handles wants.
+    /// the highest that any of its handles wants. `identifier` is the user's.
     ///
     /// # Errors
     /// Another handle has the same filter with other options.
@@ -97,7 +106,7 @@ impl Router {
         mut options: FilterOptions,
         identifier: Option<u32>,
     ) -> Result<FilterOptions, Error> {
-        let Some(entry) = self.filters.get(filter) else {
+        let Some(entry) = self.entry(filter) else {
             return Ok(options);
         };
         options.qos = options.qos.max(entry.options.qos);
@@ -105,46 +114,85 @@ impl Router {
             qos: options.qos,
             ..entry.options
         } == options;
-        if !same || entry.identifier != identifier {
+        if !same || entry.identifier.given() != identifier {
             let kind = ErrorKind::Conflict(filter.into());
             return Err(Error::new(kind, Doing::Subscribing));
         }
         Ok(options)
     }
 
-    /// Adds a subscriber. Its filters have been checked.
-    pub(crate) fn insert(
+    /// Gives each filter its identifier: the one it has, the user's, or if `automatic` a new one.
+    ///
+    /// # Errors
+    /// The user's is one of ours.
+    pub(crate) fn identify(
         &mut self,
-        filters: &[(Rc<str>, FilterOptions)],
-        identifier: Option<u32>,
-        sink: Sink,
-    ) -> usize {
-        let names = filters
-            .iter()
-            .map(|(filter, _)| Rc::clone(filter))
-            .collect();
+        filters: Vec<(Rc<str>, FilterOptions)>,
+        given: Option<u32>,
+        automatic: bool,
+    ) -> Result<Vec<Wish>, Error> {
+        self.groups.check(given)?;
+        let mut spread = Spread::default();
+        let wish = |(filter, options): (Rc<str>, FilterOptions)| {
+            let known = self.names.get(&filter);
+            let entry = known.and_then(|known| self.filters.get(*known));
+            let identifier = match (entry, given) {
+                (Some(entry), _) => entry.identifier,
+                (None, Some(given)) => Identifier::Given(given),
+                (None, None) if automatic => spread.identify(&filter, &mut self.groups),
+                (None, None) => Identifier::None,
+            };
+            Wish {
+                filter,
+                options,
+                identifier,
+            }
+        };
+        Ok(filters.into_iter().map(wish).collect())
+    }
+
+    fn entry(&self, filter: &str) -> Option<&Entry> {
+        self.filters.get(*self.names.get(filter)?)
+    }
+
+    /// Adds a subscriber. Its filters have been checked.
+    pub(crate) fn insert(&mut self, wishes: &[Wish], sink: Sink) -> usize {
         let key = self.subscribers.insert(Subscriber {
-            filters: names,
+            filters: wishes.iter().map(|wish| Rc::clone(&wish.filter)).collect(),
             sink,
             reading: Reading::default(),
             seen: 0,
             call: Call::Unanswered,
         });
-        for (filter, options) in filters {
-            let entry = self.filters.entry(Rc::clone(filter)).or_insert_with(|| {
-                Box::new(Entry {
-                    options: *options,
-                    identifier,
-                    subscribers: Vec::new(),
-                })
-            });
-            entry.options = *options;
-            if !entry.subscribers.contains(&key) {
-                entry.subscribers.push(key);
-                self.root.list(topic::matching_part(filter)).push(key);
+        for wish in wishes {
+            let filter = match self.names.get(&wish.filter) {
+                Some(filter) => *filter,
+                None => self.begin(wish),
+            };
+            if let Some(entry) = self.filters.get_mut(filter) {
+                entry.options = wish.options;
+                if !entry.subscribers.contains(&key) {
+                    entry.subscribers.push(key);
+                }
             }
+            self.groups.look(wish.identifier, &self.filters);
         }
         key
+    }
+
+    /// A filter that nobody had.
+    fn begin(&mut self, wish: &Wish) -> usize {
+        let filter = self.filters.insert(Entry {
+            options: wish.options,
+            identifier: wish.identifier,
+            subscribers: Vec::new(),
+        });
+        self.names.insert(Rc::clone(&wish.filter), filter);
+        self.root
+            .list(topic::matching_part(&wish.filter))
+            .push(filter);
+        self.groups.add(wish.identifier, filter);
+        filter
     }
 
     /// Removes a subscriber. Returns it with those of its filters that nobody else has.
@@ -186,48 +234,58 @@ impl Router {
 
     /// Whether this subscriber has this filter.
     pub(crate) fn has(&self, key: usize, filter: &str) -> bool {
-        self.filters
-            .get(filter)
+        self.entry(filter)
             .is_some_and(|entry| entry.subscribers.contains(&key))
     }
 
     /// Takes one filter from a subscriber. Returns whether nobody has it any more.
     pub(crate) fn detach(&mut self, key: usize, filter: &str) -> bool {
-        let Some(entry) = self.filters.get_mut(filter) else {
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            subscriber.filters.retain(|own| **own != *filter);
+        }
+        let Some(number) = self.names.get(filter).copied() else {
+            return false;
+        };
+        let Some(entry) = self.filters.get_mut(number) else {
             return false;
         };
         entry.subscribers.retain(|other| *other != key);
+        let identifier = entry.identifier;
         let ended = entry.subscribers.is_empty();
         if ended {
-            self.filters.remove(filter);
+            self.names.remove(filter);
+            self.root.prune(topic::matching_part(filter), number);
+            self.groups.remove(identifier, number);
+            self.filters.remove(number);
         }
-        self.root.prune(topic::matching_part(filter), key);
-        // The same levels may be reached by another of its filters, `$share/a/x` beside `x`.
-        if let Some(subscriber) = self.subscribers.get_mut(key) {
-            subscriber.filters.retain(|own| **own != *filter);
-            for own in &subscriber.filters {
-                let list = self.root.list(topic::matching_part(own));
-                if !list.contains(&key) {
-                    list.push(key);
-                }
-            }
-        }
+        self.groups.look(identifier, &self.filters);
         ended
     }
 
     /// All subscribers of `filter`.
     pub(crate) fn subscribers_of(&self, filter: &str) -> Vec<usize> {
-        self.filters
-            .get(filter)
+        self.entry(filter)
             .map_or_else(Vec::new, |entry| entry.subscribers.clone())
     }
 
-    /// Finds the subscribers of `topic`, each once. They are given back with [`Router::done`].
-    pub(crate) fn route(&mut self, topic: &str) -> Vec<usize> {
+    /// The broker has no subscription but ours.
+    pub(crate) fn session_is_ours(&mut self) {
+        self.trust = Trust::Ours;
+    }
+
+    /// Finds the subscribers of a message to `topic` that says this, each once. They are given back with
+    /// [`Router::done`].
+    pub(crate) fn route(&mut self, topic: &str, said: PropertyList<'_>) -> Vec<usize> {
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        self.root
-            .collect(Some(topic), topic.starts_with('$'), &mut hits);
+        let known = match self.trust {
+            // Most messages have no properties at all.
+            Trust::Ours if !said.is_empty() => self.route_by_identifiers(topic, said, &mut hits),
+            Trust::Ours | Trust::Foreign => false,
+        };
+        if !known {
+            self.route_by_topic(topic, |_| true, &mut hits);
+        }
         self.message += 1;
         let message = self.message;
         hits.retain(|key| {
@@ -237,6 +295,55 @@ impl Router {
             std::mem::replace(&mut subscriber.seen, message) != message
         });
         hits
+    }
+
+    /// By the identifiers alone where they say everything; else by the topic among the filters that have
+    /// them. Returns whether that explains the message.
+    fn route_by_identifiers(
+        &mut self,
+        topic: &str,
+        said: PropertyList<'_>,
+        hits: &mut Vec<usize>,
+    ) -> bool {
+        let mut whole = true;
+        for number in said.subscription_identifiers() {
+            let Some(group) = self.groups.get(number) else {
+                hits.clear();
+                return false;
+            };
+            match group.like_one().and_then(|filter| self.filters.get(filter)) {
+                Some(entry) => hits.extend_from_slice(&entry.subscribers),
+                None => whole = false,
+            }
+        }
+        if !whole {
+            hits.clear();
+            let asked = |identifier: Identifier| {
+                let mut numbers = said.subscription_identifiers();
+                numbers.any(|number| identifier.number() == Some(number))
+            };
+            self.route_by_topic(topic, asked, hits);
+        }
+        !hits.is_empty()
+    }
+
+    /// By the topic, among the filters whose identifier is wanted.
+    fn route_by_topic(
+        &mut self,
+        topic: &str,
+        wanted: impl Fn(Identifier) -> bool,
+        hits: &mut Vec<usize>,
+    ) {
+        self.root
+            .collect(Some(topic), topic.starts_with('$'), &mut self.matched);
+        for filter in self.matched.drain(..) {
+            match self.filters.get(filter) {
+                Some(entry) if wanted(entry.identifier) => {
+                    hits.extend_from_slice(&entry.subscribers);
+                }
+                Some(_) | None => {}
+            }
+        }
     }
 
     /// The handler of a subscriber that the last message was routed to; none for one that took its key
@@ -255,171 +362,11 @@ impl Router {
     }
 }
 
-impl Node {
-    /// The list of the subscribers whose filter has these levels.
-    fn list(&mut self, levels: &str) -> &mut Vec<usize> {
-        let mut node = self;
-        let mut rest = Some(levels);
-        while let Some(levels) = rest {
-            let (level, tail) = split(levels);
-            node = match level {
-                "#" => return &mut node.rest,
-                "+" => node.any.get_or_insert_default(),
-                level => node.children.entry(level.into()).or_default(),
-            };
-            rest = tail;
-        }
-        &mut node.here
-    }
-
-    /// Removes a subscriber from the list of these levels, and the nodes that are then of no use.
-    fn prune(&mut self, levels: &str, key: usize) {
-        // The last node on the way that is of use whatever becomes of what is below, and how the way
-        // goes on from there: all that is below can be cut off there at once.
-        let mut cut = levels;
-        let mut node = &mut *self;
-        let mut rest = Some(levels);
-        let mut is_rest = false;
-        while let Some(levels) = rest {
-            if node.leads_elsewhere() {
-                cut = levels;
-            }
-            let (level, tail) = split(levels);
-            if level == "#" {
-                is_rest = true;
-                break;
-            }
-            let Some(next) = node.next_mut(level) else {
-                return;
-            };
-            node = next;
-            rest = tail;
-        }
-        let list = if is_rest {
-            &mut node.rest
-        } else {
-            &mut node.here
-        };
-        list.retain(|other| *other != key);
-        if !node.is_empty() {
-            return;
-        }
-        let mut node = self;
-        let mut above = levels;
-        while above.len() > cut.len() {
-            let (level, Some(tail)) = split(above) else {
-                return;
-            };
-            let Some(next) = node.next_mut(level) else {
-                return;
-            };
-            node = next;
-            above = tail;
-        }
-        match split(cut).0 {
-            // It is a list of the node itself, which is still of use.
-            "#" => {}
-            "+" => node.any = None,
-            level => {
-                node.children.remove(level);
-            }
-        }
-    }
-
-    /// The node below for a level of a filter.
-    fn next_mut(&mut self, level: &str) -> Option<&mut Self> {
-        match level {
-            "+" => self.any.as_deref_mut(),
-            level => self.children.get_mut(level).map(|child| &mut **child),
-        }
-    }
-
-    /// Whether more than one thing hangs on this node, so that it stays when one of them goes.
-    fn leads_elsewhere(&self) -> bool {
-        let lists = [!self.here.is_empty(), !self.rest.is_empty()];
-        let things = usize::from(self.any.is_some()) + self.children.len();
-        things + lists.into_iter().filter(|is_used| *is_used).count() > 1
-    }
-
-    fn is_empty(&self) -> bool {
-        self.here.is_empty()
-            && self.rest.is_empty()
-            && self.any.is_none()
-            && self.children.is_empty()
-    }
-
-    /// `reserved`: the topic begins with `$`, which no leading wildcard matches [MQTT-4.7.2-1].
-    ///
-    /// Calls itself only where the way parts, and each such place on one way takes a filter of its own:
-    /// neither a long topic from the broker nor one filter with 65,535 levels can exhaust the stack.
-    fn collect(&self, levels: Option<&str>, mut reserved: bool, hits: &mut Vec<usize>) {
-        let mut node = self;
-        let mut rest = levels;
-        loop {
-            if !reserved {
-                hits.extend_from_slice(&node.rest);
-            }
-            let Some(levels) = rest else {
-                hits.extend_from_slice(&node.here);
-                return;
-            };
-            let any = if reserved { None } else { node.any.as_deref() };
-            if any.is_none() && node.children.is_empty() {
-                return;
-            }
-            let (level, tail) = split(levels);
-            let child = if node.children.is_empty() {
-                None
-            } else {
-                node.children.get(level).map(|child| &**child)
-            };
-            node = match (any, child) {
-                (Some(any), Some(child)) => {
-                    any.collect(tail, false, hits);
-                    child
-                }
-                (Some(only), None) | (None, Some(only)) => only,
-                (None, None) => return,
-            };
-            reserved = false;
-            rest = tail;
-        }
-    }
-}
-
-impl Drop for Node {
-    /// Level by level: dropped one inside the other, the nodes of a long filter exhaust the stack.
-    fn drop(&mut self) {
-        let mut below = Vec::new();
-        self.uproot(&mut below);
-        while let Some(mut node) = below.pop() {
-            node.uproot(&mut below);
-        }
-    }
-}
-
-impl Node {
-    #[expect(
-        clippy::vec_box,
-        reason = "nodes are boxed in the tree, and stay where they are"
-    )]
-    fn uproot(&mut self, below: &mut Vec<Box<Self>>) {
-        below.extend(self.any.take());
-        below.extend(std::mem::take(&mut self.children).into_values());
-    }
-}
-
-fn split(levels: &str) -> (&str, Option<&str>) {
-    match levels.split_once('/') {
-        Some((level, tail)) => (level, Some(tail)),
-        None => (levels, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::Qos;
+    use crate::properties::Properties;
 
     const OPTIONS: FilterOptions = FilterOptions {
         qos: Qos::AtLeastOnce,
@@ -429,15 +376,36 @@ mod tests {
     };
 
     fn subscribe(router: &mut Router, filters: &[&str]) -> usize {
-        let filters: Vec<_> = filters
+        subscribe_as(router, filters, None).0
+    }
+
+    /// Subscribes and gives the identifiers of the filters, automatic ones unless they are given.
+    fn subscribe_as(
+        router: &mut Router,
+        filters: &[&str],
+        given: Option<u32>,
+    ) -> (usize, Vec<u32>) {
+        let filters = filters
             .iter()
             .map(|filter| (Rc::from(*filter), OPTIONS))
             .collect();
-        router.insert(&filters, None, Sink::Inline(None))
+        let wishes = router.identify(filters, given, true).expect("it is free");
+        let numbers = wishes.iter().filter_map(|wish| wish.identifier.number());
+        let numbers = numbers.collect();
+        (router.insert(&wishes, Sink::Inline(None)), numbers)
     }
 
     fn route(router: &mut Router, topic: &str) -> Vec<usize> {
-        let mut hits = router.route(topic);
+        route_as(router, topic, &[])
+    }
+
+    /// Who gets a message that brings these identifiers.
+    fn route_as(router: &mut Router, topic: &str, numbers: &[u32]) -> Vec<usize> {
+        let mut said = Properties::new().content_type("x");
+        for number in numbers {
+            said = said.subscription_identifier(*number);
+        }
+        let mut hits = router.route(topic, said.list());
         hits.sort_unstable();
         let found = hits.clone();
         router.done(hits);

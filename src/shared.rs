@@ -413,6 +413,11 @@ impl State {
         self.connected_at = self.now;
         self.failure = None;
         let session_present = continuity == Continuity::Present;
+        match continuity {
+            Continuity::Lost => self.router.session_is_ours(),
+            // If it was not, it may still not be.
+            Continuity::Present | Continuity::Untold => {}
+        }
         for token in std::mem::take(&mut self.conditions.connected) {
             self.finish(token, Ok(Done::Sent));
         }

@@ -107,7 +107,11 @@ impl Filters {
     }
 
     /// Sets the subscription identifier, 1 to 268,435,455, which comes back with each message; MQTT 5
-    /// only. Defaults to none.
+    /// only, and an error where the broker does not know identifiers. Those from 16,384 on may be taken.
+    ///
+    /// Defaults to one that is given automatically, see [`Options::subscription_identifiers`].
+    ///
+    /// [`Options::subscription_identifiers`]: crate::Options::subscription_identifiers
     pub fn identifier(mut self, identifier: u32) -> Self {
         self.identifier = Some(identifier);
         self

@@ -170,9 +170,55 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     levels.next().is_none()
 }
 
+/// Whether there may be a topic that belongs to both filters. Topics that begin with `$` are taken like
+/// any other.
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
+    let mut others = matching_part(other).split('/');
+    let mut ones = matching_part(one).split('/');
+    loop {
+        match (ones.next(), others.next()) {
+            // `#` stands for what is above it, too.
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "+" || other == "+" => {}
+            (Some(_), Some(_)) | (Some(_), None) | (None, Some(_)) => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_overlap_if_some_topic_belongs_to_both() {
+        // All filters and topics of few levels.
+        let levels = ["a", "b", "+", "#"];
+        let mut all: Vec<String> = vec![String::new()];
+        let mut filters = Vec::new();
+        for _ in 0..3 {
+            let longer = all.iter().flat_map(|head| {
+                let slash = if head.is_empty() { "" } else { "/" };
+                levels.map(|level| format!("{head}{slash}{level}"))
+            });
+            all = longer
+                .filter(|filter| check_filter(filter).is_ok())
+                .collect();
+            filters.extend(all.iter().cloned());
+        }
+        let topics: Vec<_> = filters
+            .iter()
+            .filter(|filter| !has_wildcard(filter))
+            .collect();
+        for one in &filters {
+            for other in &filters {
+                let both = |topic: &&String| matches(one, topic) && matches(other, topic);
+                let expected = topics.iter().any(|topic| both(topic));
+                assert_eq!(overlap(one, other), expected, "{one} {other}");
+            }
+        }
+        assert!(overlap("$share/g/a", "$share/h/a"));
+        assert!(!overlap("$share/g/a", "$share/g/b"));
+    }
 
     #[test]
     fn topic_names_are_checked() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::auth::Ask;
 use super::connect::Continuity;
 use super::publish_in::Receipt;
-use crate::error::Error;
+use crate::error::{Doing, Error};
 use crate::message::Message;
 use crate::properties::Remarks;
 use crate::reason::Reason;
@@ -38,6 +38,22 @@ pub struct Grant {
     pub filter: Rc<str>,
     /// What became of it.
     pub answer: Asked,
+}
+
+impl Grant {
+    /// Why the filter is not subscribed to, if it is not.
+    pub fn error(&self) -> Option<Error> {
+        match &self.answer {
+            Asked::Failed(error) => Some(error.clone()),
+            Asked::Answered(reason, remarks) if reason.is_error() => Some(Error::refused(
+                *reason,
+                Some(&self.filter),
+                remarks.clone(),
+                Doing::Subscribing,
+            )),
+            Asked::Answered(..) => None,
+        }
+    }
 }
 
 /// The answer for one filter.

@@ -45,6 +45,7 @@ mod outgoing;
 mod packet_id;
 mod problem;
 mod window;
+mod wish;
 
 pub use auth::Ask;
 pub use config::{Config, SessionMode};
@@ -56,7 +57,8 @@ pub use login::{AuthStep, Login};
 pub use outbox::{BodyChunk, Chunk};
 pub use outgoing::Outgoing;
 pub use publish_in::Receipt;
-pub use subscribe::Subscription;
+pub use subscribe::{BATCH, Subscription};
+pub use wish::{Identifier, Wish};
 
 pub use crate::properties::Remarks;
 

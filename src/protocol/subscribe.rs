@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds, REQUESTS};
 use super::unsubscribe::Unsubscribing;
-use super::{Asked, Done, Effect, Grant, Token};
+use super::{Asked, Done, Effect, Grant, Identifier, Token, Wish};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
@@ -32,7 +32,7 @@ use crate::version::Version;
 use crate::wait::Wait;
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
-pub(super) const BATCH: usize = 8;
+pub const BATCH: usize = 8;
 
 /// Retain Handling: send retained messages only if the subscription is new (MQTT 5, section 3.8.3.1).
 const RETAINED_IF_NEW: u8 = 1;
@@ -42,10 +42,8 @@ const RETAINED_IF_NEW: u8 = 1;
 pub struct Subscription {
     /// The subscriber, as the router knows it.
     pub owner: usize,
-    /// What it wants.
-    pub filters: Vec<(Rc<str>, FilterOptions)>,
-    /// The subscription identifier, if the user gave one.
-    pub identifier: Option<u32>,
+    /// What it wants. Filters of one identifier go together if they stand together.
+    pub filters: Vec<Wish>,
     /// User properties of the SUBSCRIBE.
     pub properties: Properties,
     /// Who waits, and for what.
@@ -72,9 +70,16 @@ struct Request {
     /// None if it restores what the broker forgot.
     call: Option<usize>,
     filters: Vec<(Rc<str>, FilterOptions)>,
-    identifier: Option<u32>,
+    identifier: Identifier,
     properties: Properties,
     flushed: bool,
+}
+
+impl Request {
+    /// Whether another filter may stand in the same SUBSCRIBE: it has one identifier for all.
+    fn takes(&self, identifier: Identifier) -> bool {
+        self.identifier == identifier && self.filters.len() < BATCH
+    }
 }
 
 #[derive(Debug)]
@@ -89,7 +94,7 @@ struct Flight {
 #[derive(Debug)]
 struct Active {
     options: FilterOptions,
-    identifier: Option<u32>,
+    identifier: Identifier,
 }
 
 /// The machine.
@@ -104,25 +109,34 @@ pub(super) struct Subscribing {
 impl Subscribing {
     /// A caller wants to subscribe. `order` is its place among all subscribes and unsubscribes.
     pub(super) fn subscribe(&mut self, subscription: Subscription, order: u64, out: &mut Outbox) {
-        let batches = subscription.filters.len().div_ceil(BATCH);
         let call = self.calls.insert(Call {
             owner: subscription.owner,
             wait: subscription.wait,
-            unflushed: batches,
-            unanswered: batches,
+            unflushed: 0,
+            unanswered: 0,
             grants: Vec::with_capacity(subscription.filters.len()),
             sent: Sent::No,
         });
-        for filters in subscription.filters.chunks(BATCH) {
-            self.queue.push_back(Request {
-                order,
-                call: Some(call),
-                filters: filters.to_vec(),
-                identifier: subscription.identifier,
-                properties: subscription.properties.clone(),
-                flushed: false,
-            });
+        let mut batches: Vec<Request> = Vec::new();
+        for wish in subscription.filters {
+            let item = (wish.filter, wish.options);
+            match batches.last_mut() {
+                Some(batch) if batch.takes(wish.identifier) => batch.filters.push(item),
+                Some(_) | None => batches.push(Request {
+                    order,
+                    call: Some(call),
+                    filters: vec![item],
+                    identifier: wish.identifier,
+                    properties: subscription.properties.clone(),
+                    flushed: false,
+                }),
+            }
         }
+        if let Some(call) = self.calls.get_mut(call) {
+            call.unflushed = batches.len();
+            call.unanswered = batches.len();
+        }
+        self.queue.extend(batches);
         self.conclude(call, out);
     }
 
@@ -142,7 +156,7 @@ impl Subscribing {
         let Some(mut request) = self.queue.pop_front() else {
             return;
         };
-        let identifier = request.identifier;
+        let identifier = request.identifier.given();
         for (filter, options) in std::mem::take(&mut request.filters) {
             // What is made again was granted before, and what more it asks for an older version leaves out.
             let checked = match request.call {
@@ -162,7 +176,7 @@ impl Subscribing {
             self.queue.push_front(request);
             return;
         };
-        if let Err(error) = send(&request, id, out) {
+        if let Err(error) = send(&request, id, limits, out) {
             ids.release(id);
             return self.shrink(request, error, out);
         }
@@ -276,24 +290,26 @@ impl Subscribing {
         };
         self.queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
+        // The last batch of each identifier.
+        let mut last: BTreeMap<Identifier, usize> = BTreeMap::new();
         for (filter, active) in &self.active {
             let mut options = active.options;
             options.retain_handling = options.retain_handling.max(at_least);
             let item = (Rc::clone(filter), options);
-            match batches.last_mut() {
-                Some(batch)
-                    if batch.identifier == active.identifier && batch.filters.len() < BATCH =>
-                {
-                    batch.filters.push(item);
+            let batch = last.get(&active.identifier).copied();
+            match batch.and_then(|batch| batches.get_mut(batch)) {
+                Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
+                Some(_) | None => {
+                    last.insert(active.identifier, batches.len());
+                    batches.push(Request {
+                        order: 0,
+                        call: None,
+                        filters: vec![item],
+                        identifier: active.identifier,
+                        properties: Properties::new(),
+                        flushed: false,
+                    });
                 }
-                Some(_) | None => batches.push(Request {
-                    order: 0,
-                    call: None,
-                    filters: vec![item],
-                    identifier: active.identifier,
-                    properties: Properties::new(),
-                    flushed: false,
-                }),
             }
         }
         for batch in batches.into_iter().rev() {
@@ -380,13 +396,15 @@ impl Subscribing {
 }
 
 /// Appends the SUBSCRIBE.
-fn send(request: &Request, id: PacketId, out: &mut Outbox) -> Result<(), Error> {
+fn send(request: &Request, id: PacketId, limits: &Limits, out: &mut Outbox) -> Result<(), Error> {
     let mut payload = Vec::new();
     for (filter, options) in &request.filters {
         push_filter(&mut payload, filter, *options);
     }
     let with_identifier;
-    let properties = match request.identifier {
+    // One of the user's has been checked to be offered.
+    let number = request.identifier.number();
+    let properties = match number.filter(|_| limits.identifiers_available) {
         Some(identifier) => {
             let properties = request.properties.clone();
             with_identifier = properties.subscription_identifier(identifier);
@@ -400,22 +418,6 @@ fn send(request: &Request, id: PacketId, out: &mut Outbox) -> Result<(), Error> 
         properties,
         filters: FilterList::new(&payload),
     }))
-}
-
-impl Grant {
-    /// Why the filter is not subscribed to, if it is not.
-    pub fn error(&self) -> Option<Error> {
-        match &self.answer {
-            Asked::Failed(error) => Some(error.clone()),
-            Asked::Answered(reason, remarks) if reason.is_error() => Some(Error::refused(
-                *reason,
-                Some(&self.filter),
-                remarks.clone(),
-                Doing::Subscribing,
-            )),
-            Asked::Answered(..) => None,
-        }
-    }
 }
 
 /// A call may have been accepted when it was not known yet that the broker speaks an older version.

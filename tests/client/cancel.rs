@@ -150,7 +150,8 @@ fn an_unfinished_subscribe_that_is_dropped_gives_up_its_stream() {
             peer.send(b"\x90\x04\x00\x01\x00\x01");
             subscribing.take();
             wire.extend(peer.received());
-            let expected = b"\x82\x07\x00\x01\x00\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01t";
+            let expected =
+                b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01t";
             assert_eq!(wire, expected, "{wait:?}, dropped before {dropped_before}");
             peer.send(b"\xb0\x04\x00\x02\x00\x00");
             assert_eq!(setup.client.statistics().waits, 0);
@@ -163,7 +164,7 @@ fn a_subscribe_that_timed_out_gives_up_its_stream() {
     let (setup, mut peer) = Setup::connected();
     let subscribing = setup.client.subscribe("t", Qos::AtLeastOnce, Wait::Ack);
     assert!(setup.wait(subscribing.timeout(SECOND)).is_err());
-    peer.expect(b"\x82\x07\x00\x01\x00\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01t");
+    peer.expect(b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01t");
     // A message in between is acknowledged and goes to nobody.
     peer.send(b"\x90\x04\x00\x01\x00\x01\x32\x07\x00\x01t\x00\x07\x00x");
     peer.expect(b"\x40\x02\x00\x07");

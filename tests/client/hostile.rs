@@ -294,7 +294,7 @@ fn an_acknowledgement_of_the_wrong_kind_ends_no_wait() {
     let mut subscribing = setup.client.subscribe("t", Qos::AtLeastOnce, Wait::Ack);
     let mut unsubscribing = setup.client.unsubscribe("u", Wait::Ack);
     // SUBSCRIBE, UNSUBSCRIBE, PUBLISH with the identifiers 1, 2, 3.
-    peer.expect(b"\x82\x07\x00\x01\x00\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01u\x32\x07\x00\x01t\x00\x03\x00x");
+    peer.expect(b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01\xa2\x06\x00\x02\x00\x00\x01u\x32\x07\x00\x01t\x00\x03\x00x");
     for packet in [
         &b"\x40\x02\x00\x01"[..],
         b"\x40\x02\x00\x02",

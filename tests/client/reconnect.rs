@@ -528,7 +528,7 @@ fn a_moved_endpoint_starts_clean() {
         // Subscribed anew, then published anew, with DUP 0.
         let wire = peer.received();
         assert!(
-            wire.starts_with(&[0x82, 7]) && wire[9] == 0x32,
+            wire.starts_with(&[0x82, 11]) && wire[13] == 0x32,
             "{wire:02x?}"
         );
         peer.reset();
@@ -706,7 +706,7 @@ fn a_lost_session_restores_the_subscriptions_first() {
     let mut peer = setup.greet_later(CONNACK);
     let wire = peer.received();
     assert!(
-        wire.starts_with(b"\x82\x0b\x00\x03\x00\x00\x01a\x01\x00\x01b\x02"),
+        wire.starts_with(b"\x82\x0f\x00\x03\x04\x0b\x80\x80\x01\x00\x01a\x01\x00\x01b\x02"),
         "{wire:02x?}"
     );
 }
@@ -742,7 +742,7 @@ fn a_restored_subscription_that_is_refused_ends_its_stream_with_an_event() {
     peer.send(b"\x90\x04\x00\x01\x00\x01");
     peer.reset();
     let mut peer = setup.greet_later(CONNACK);
-    peer.expect(b"\x82\x07\x00\x02\x00\x00\x01t\x01");
+    peer.expect(b"\x82\x0b\x00\x02\x04\x0b\x80\x80\x01\x00\x01t\x01");
     peer.send(b"\x90\x04\x00\x02\x00\x87");
     assert!(now(stream.next()).is_none());
     assert_eq!(

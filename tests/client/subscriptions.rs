@@ -104,7 +104,7 @@ fn a_shared_subscription_matches_by_its_filter_without_the_group() {
         .client
         .subscribe("$share/g/t", AT_MOST_ONCE, Wait::None))
     .expect("accepted");
-    peer.expect(b"\x82\x10\x00\x01\x00\x00\x0a$share/g/t\x00");
+    peer.expect(b"\x82\x14\x00\x01\x04\x0b\x80\x80\x01\x00\x0a$share/g/t\x00");
     peer.send(&publish_0(b't', 1));
     assert_eq!(payloads(&mut stream), [1]);
 }
@@ -164,9 +164,9 @@ fn each_new_handle_of_a_filter_sends_subscribe_again_at_the_highest_qos() {
     let (setup, mut peer) = Setup::connected();
     let client = &setup.client;
     let mut first = now(client.subscribe("t", EXACTLY_ONCE, Wait::None)).expect("accepted");
-    peer.expect(b"\x82\x07\x00\x01\x00\x00\x01t\x02");
+    peer.expect(b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x02");
     let mut second = now(client.subscribe("t", AT_MOST_ONCE, Wait::None)).expect("accepted");
-    peer.expect(b"\x82\x07\x00\x02\x00\x00\x01t\x02");
+    peer.expect(b"\x82\x0b\x00\x02\x04\x0b\x80\x80\x01\x00\x01t\x02");
     peer.send(&publish_0(b't', 1));
     assert_eq!(payloads(&mut first), [1]);
     assert_eq!(payloads(&mut second), [1]);
@@ -236,7 +236,7 @@ fn a_dropped_handle_does_not_conflict_with_the_next_one() {
     // The driver had no turn in between.
     let filters = Filters::new("t", AT_MOST_ONCE).no_local(true);
     let _stream = now(setup.client.subscribe_many(filters, Wait::None)).expect("no conflict");
-    peer.expect(b"\xa2\x06\x00\x02\x00\x00\x01t\x82\x07\x00\x03\x00\x00\x01t\x04");
+    peer.expect(b"\xa2\x06\x00\x02\x00\x00\x01t\x82\x0b\x00\x03\x04\x0b\x81\x80\x01\x00\x01t\x04");
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn the_refusal_of_a_dropped_subscribe_does_not_end_the_next_one() {
     drop(dropped);
     peer.received();
     let mut stream = now(setup.client.subscribe("t", AT_LEAST_ONCE, Wait::None)).expect("accepted");
-    peer.expect(b"\x82\x07\x00\x03\x00\x00\x01t\x01");
+    peer.expect(b"\x82\x0b\x00\x03\x04\x0b\x81\x80\x01\x00\x01t\x01");
     peer.send(b"\x90\x04\x00\x01\x00\x97");
     peer.send(b"\xb0\x04\x00\x02\x00\x11");
     peer.send(b"\x90\x04\x00\x03\x00\x01");
@@ -402,7 +402,8 @@ fn more_than_eight_filters_are_batched() {
     let mut subscribing = setup.client.subscribe_many(filters, Wait::Ack);
     let mut expected = Vec::new();
     for (id, batch) in ('a'..='t').collect::<Vec<_>>().chunks(8).enumerate() {
-        expected.extend([0x82, 3 + 4 * batch.len() as u8, 0, id as u8 + 1, 0]);
+        expected.extend([0x82, 7 + 4 * batch.len() as u8, 0, id as u8 + 1]);
+        expected.extend([4, 0x0b, 0x80 + id as u8, 0x80, 1]);
         for letter in batch {
             expected.extend([0, 1, *letter as u8, 0]);
         }
@@ -585,7 +586,7 @@ fn an_inline_handler_may_publish_and_subscribe() {
     peer.received();
     peer.send(&publish_0(b't', 1));
     peer.expect(
-        b"\x30\x05\x00\x01p\x00x\x82\x07\x00\x02\x00\x00\x01u\x00\x32\x07\x00\x01p\x00\x03\x00x",
+        b"\x30\x05\x00\x01p\x00x\x82\x0b\x00\x02\x04\x0b\x81\x80\x01\x00\x01u\x00\x32\x07\x00\x01p\x00\x03\x00x",
     );
     peer.send(b"\x90\x04\x00\x02\x00\x00");
     let subscribing = streams.borrow_mut().pop().expect("the handler was called");

@@ -24,7 +24,7 @@ const PUBREC: &[u8] = b"\x50\x02\x00\x01";
 const PUBREL: &[u8] = b"\x62\x02\x00\x01";
 const PUBCOMP: &[u8] = b"\x70\x02\x00\x01";
 /// SUBSCRIBE to "t" at QoS 1, and UNSUBSCRIBE, with the first identifier.
-const SUBSCRIBE: &[u8] = b"\x82\x07\x00\x01\x00\x00\x01t\x01";
+const SUBSCRIBE: &[u8] = b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01";
 const SUBACK: &[u8] = b"\x90\x04\x00\x01\x00\x01";
 const UNSUBSCRIBE: &[u8] = b"\xa2\x06\x00\x01\x00\x00\x01t";
 
@@ -196,7 +196,7 @@ fn subscribe_with_ack_tells_the_granted_qos_per_filter() {
     let (setup, mut peer) = Setup::connected();
     let filters = coracle::Filters::new("t", EXACTLY_ONCE).and("u", AT_LEAST_ONCE);
     let mut subscribing = setup.client.subscribe_many(filters, Wait::Ack);
-    peer.expect(b"\x82\x0b\x00\x01\x00\x00\x01t\x02\x00\x01u\x01");
+    peer.expect(b"\x82\x0f\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x02\x00\x01u\x01");
     assert!(poll(&mut subscribing).is_none());
     peer.send(b"\x90\x05\x00\x01\x00\x01\x00");
     let stream = now(subscribing).expect("both are granted");
@@ -307,7 +307,7 @@ fn subscribe_unsubscribe_and_ping_wait_behind_no_message() {
     }
     peer.expect(PUBLISH_1);
     let _stream = now(setup.client.subscribe("t", AT_LEAST_ONCE, Wait::None));
-    peer.expect(b"\x82\x07\x00\x02\x00\x00\x01t\x01");
+    peer.expect(b"\x82\x0b\x00\x02\x04\x0b\x80\x80\x01\x00\x01t\x01");
     drop(setup.client.unsubscribe("u", Wait::None));
     peer.expect(b"\xa2\x06\x00\x03\x00\x00\x01u");
     drop(setup.client.ping());
@@ -753,7 +753,7 @@ fn subscribe_and_unsubscribe_waits_go_on_across_a_reconnect_with_new_requests() 
     peer.expect(SUBSCRIBE);
     peer.reset();
     let mut peer = setup.greet_later(CONNACK_PRESENT);
-    peer.expect(b"\x82\x07\x00\x02\x00\x00\x01t\x01");
+    peer.expect(b"\x82\x0b\x00\x02\x04\x0b\x80\x80\x01\x00\x01t\x01");
     assert!(poll(&mut subscribing).is_none());
     peer.send(b"\x90\x04\x00\x02\x00\x01");
     let _stream = now(subscribing).expect("granted");

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use coracle::codec::subscribe::FilterOptions;
-use coracle::protocol::{Accepted, Config, End, Outgoing, Subscription};
+use coracle::protocol::{Accepted, Config, End, Identifier, Outgoing, Subscription, Wish};
 use coracle::testkit::{Peer, World};
 use coracle::{Filters, Message, Properties, PropertyList, Qos, Reason, Session, Version, Wait};
 use fastrand::Rng;
@@ -229,14 +229,22 @@ impl Play<'_> {
                 retain_as_published: self.random.bool(),
                 retain_handling: self.random.u8(..3),
             };
-            (Rc::from(pick(self.random, &FILTERS)), options)
+            let identifiers = [
+                Identifier::None,
+                Identifier::Automatic(9),
+                Identifier::Given(7),
+            ];
+            Wish {
+                filter: Rc::from(pick(self.random, &FILTERS)),
+                options,
+                identifier: pick(self.random, &identifiers),
+            }
         });
         let filters = filters.collect();
         let wait = self.wait();
         self.rig.protocol.subscribe(Subscription {
             owner: self.subscribers,
             filters,
-            identifier: self.random.bool().then_some(7),
             properties: Properties::new(),
             wait,
         });

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use coracle::codec::subscribe::FilterOptions;
 use coracle::protocol::{
-    Accepted, Config, Credentials, Done, Effect, End, Outgoing, Protocol, Receipt, Step,
-    Subscription, Token,
+    Accepted, Config, Credentials, Done, Effect, End, Identifier, Outgoing, Protocol, Receipt,
+    Step, Subscription, Token, Wish,
 };
 use coracle::{
     Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Sent, Version, Wait,
@@ -537,9 +537,8 @@ impl Scene {
             owner: 7,
             filters: filters
                 .iter()
-                .map(|filter| (Rc::from(*filter), options(qos)))
+                .map(|filter| wish(filter, options(qos), Identifier::None))
                 .collect(),
-            identifier: None,
             properties: Properties::new(),
             wait,
         });
@@ -579,6 +578,14 @@ fn options(qos: Qos) -> FilterOptions {
         no_local: false,
         retain_as_published: false,
         retain_handling: 0,
+    }
+}
+
+fn wish(filter: &str, options: FilterOptions, identifier: Identifier) -> Wish {
+    Wish {
+        filter: Rc::from(filter),
+        options,
+        identifier,
     }
 }
 

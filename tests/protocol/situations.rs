@@ -439,14 +439,14 @@ fn situation_04_session_lost_subscribes_first_then_sends_qos_1_anew() {
     play_online(&v5(), |scene| {
         scene.protocol.subscribe(Subscription {
             owner: 1,
-            filters: vec![(
-                Rc::from("a"),
+            filters: vec![wish(
+                "a",
                 FilterOptions {
                     retain_handling: 1,
                     ..options(Qos::AtLeastOnce)
                 },
+                Identifier::Given(3),
             )],
-            identifier: Some(3),
             properties: Properties::new(),
             wait: None,
         });

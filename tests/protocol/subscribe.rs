@@ -212,8 +212,11 @@ fn one_subscribe_has_one_subscription_identifier() {
         for identifier in [1, 200] {
             scene.protocol.subscribe(Subscription {
                 owner: 7,
-                filters: vec![(Rc::from("a"), options(Qos::AtMostOnce))],
-                identifier: Some(identifier),
+                filters: vec![wish(
+                    "a",
+                    options(Qos::AtMostOnce),
+                    Identifier::Given(identifier),
+                )],
                 properties: Properties::new().user_property("k", "v"),
                 wait: None,
             });
@@ -254,8 +257,7 @@ fn a_subscribe_of_which_nothing_is_offered_sends_nothing() {
         let token = scene.begin();
         scene.protocol.subscribe(Subscription {
             owner: 7,
-            filters: vec![(Rc::from("a"), options(Qos::AtMostOnce))],
-            identifier: Some(1),
+            filters: vec![wish("a", options(Qos::AtMostOnce), Identifier::Given(1))],
             properties: Properties::new(),
             wait: Some((Wait::Ack, token)),
         });
@@ -454,11 +456,11 @@ fn a_restored_subscription_that_is_not_offered_any_more_is_an_event() {
 #[test]
 fn a_restored_subscription_keeps_its_identifier_apart_from_others() {
     play_online(&v5(), |scene| {
-        for (filter, identifier) in [("a", Some(1)), ("b", None), ("c", Some(1))] {
+        let given = Identifier::Given(1);
+        for (filter, identifier) in [("a", given), ("b", Identifier::None), ("c", given)] {
             scene.protocol.subscribe(Subscription {
                 owner: 7,
-                filters: vec![(Rc::from(filter), options(Qos::AtMostOnce))],
-                identifier,
+                filters: vec![wish(filter, options(Qos::AtMostOnce), identifier)],
                 properties: Properties::new(),
                 wait: None,
             });
@@ -469,9 +471,8 @@ fn a_restored_subscription_keeps_its_identifier_apart_from_others() {
         }
         scene.reconnect_lost();
         scene.sends(&[
-            b"\x82\x09\0\x04\x02\x0B\x01\0\x01a\0",
+            b"\x82\x0D\0\x04\x02\x0B\x01\0\x01a\0\0\x01c\0",
             b"\x82\x07\0\x05\0\0\x01b\0",
-            b"\x82\x09\0\x06\x02\x0B\x01\0\x01c\0",
         ]);
     });
 }
