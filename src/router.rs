@@ -68,15 +68,15 @@ struct Entry {
     subscribers: Vec<usize>,
 }
 
-/// Whether the identifiers that come with messages can be believed.
+/// Whether the identifiers that come with messages tell for whom they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Trust {
-    /// The broker may still have subscriptions of an earlier process. Those have identifiers that this one
-    /// gives too, to others.
+    /// The broker may have subscriptions of an earlier process, whose identifiers this one gives too, to
+    /// others; or some that were made when it knew no identifiers, which are not named beside others.
     #[default]
-    Foreign,
-    /// All subscriptions of the session are ours.
-    Ours,
+    Doubtful,
+    /// All subscriptions of the session are ours, and have our identifiers.
+    Sure,
 }
 
 /// The subscribers and their filters.
@@ -86,6 +86,8 @@ pub(crate) struct Router {
     filters: Slab<Entry>,
     names: BTreeMap<Rc<str>, usize>,
     groups: Groups,
+    /// Filters without an identifier: messages for them say nothing of them.
+    unnumbered: usize,
     trust: Trust,
     pub(crate) subscribers: Slab<Subscriber>,
     /// Counts messages, for `seen`.
@@ -192,6 +194,7 @@ impl Router {
             .list(topic::matching_part(&wish.filter))
             .push(filter);
         self.groups.add(wish.identifier, filter);
+        self.unnumbered += usize::from(wish.identifier == Identifier::None);
         filter
     }
 
@@ -256,6 +259,7 @@ impl Router {
             self.names.remove(filter);
             self.root.prune(topic::matching_part(filter), number);
             self.groups.remove(identifier, number);
+            self.unnumbered -= usize::from(identifier == Identifier::None);
             self.filters.remove(number);
         }
         self.groups.look(identifier, &self.filters);
@@ -268,9 +272,15 @@ impl Router {
             .map_or_else(Vec::new, |entry| entry.subscribers.clone())
     }
 
-    /// The broker has no subscription but ours.
-    pub(crate) fn session_is_ours(&mut self) {
-        self.trust = Trust::Ours;
+    /// A connection begins: whether all subscriptions will be made on it, and whether the broker knows
+    /// identifiers.
+    pub(crate) fn connected(&mut self, anew: bool, identifiers: bool) {
+        self.trust = match (anew, identifiers) {
+            (true, true) => Trust::Sure,
+            // It stays as it was with the connection on which they were made.
+            (false, true) => self.trust,
+            (_, false) => Trust::Doubtful,
+        };
     }
 
     /// Finds the subscribers of a message to `topic` that says this, each once. They are given back with
@@ -279,9 +289,10 @@ impl Router {
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
         let known = match self.trust {
-            // Most messages have no properties at all.
-            Trust::Ours if !said.is_empty() => self.route_by_identifiers(topic, said, &mut hits),
-            Trust::Ours | Trust::Foreign => false,
+            Trust::Sure if self.unnumbered == 0 => {
+                self.route_by_identifiers(topic, said, &mut hits)
+            }
+            Trust::Sure | Trust::Doubtful => false,
         };
         if !known {
             self.route_by_topic(topic, |_| true, &mut hits);

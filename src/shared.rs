@@ -413,11 +413,10 @@ impl State {
         self.connected_at = self.now;
         self.failure = None;
         let session_present = continuity == Continuity::Present;
-        match continuity {
-            Continuity::Lost => self.router.session_is_ours(),
-            // If it was not, it may still not be.
-            Continuity::Present | Continuity::Untold => {}
-        }
+        let limits = self.protocol.limits();
+        let identifiers = limits.is_some_and(|limits| limits.identifiers_available);
+        self.router
+            .connected(continuity == Continuity::Lost, identifiers);
         for token in std::mem::take(&mut self.conditions.connected) {
             self.finish(token, Ok(Done::Sent));
         }

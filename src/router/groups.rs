@@ -200,3 +200,21 @@ impl Spread {
         Identifier::Automatic(number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_given_again_only_after_all_others() {
+        let mut groups = Groups::default();
+        assert_eq!(groups.next(), 16_384);
+        assert_eq!(groups.next(), 16_385);
+        groups.next = MAX_VARIABLE;
+        groups.add(Identifier::Automatic(16_384), 1);
+        groups.add(Identifier::Given(16_385), 2);
+        assert_eq!(groups.next(), 268_435_455);
+        // Those in use are passed over.
+        assert_eq!(groups.next(), 16_386);
+    }
+}

@@ -8,6 +8,7 @@ mod fairness;
 mod forwarding;
 mod goodbye;
 mod hostile;
+mod identifiers;
 mod lifecycle;
 mod reconnect;
 mod reentrancy;
