@@ -212,7 +212,7 @@ mod tests {
         for one in &filters {
             for other in &filters {
                 let both = |topic: &&String| matches(one, topic) && matches(other, topic);
-                let expected = topics.iter().any(|topic| both(topic));
+                let expected = topics.iter().any(both);
                 assert_eq!(overlap(one, other), expected, "{one} {other}");
             }
         }
