@@ -7,6 +7,7 @@ mod exchange;
 mod ground;
 mod programs;
 mod restarts;
+mod routing;
 mod sessions;
 mod subscribing;
 mod takeover;
