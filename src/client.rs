@@ -126,7 +126,8 @@ impl Client {
     }
 
     /// Subscribes to several filters at once, or to one with options. Their messages come on one
-    /// stream; one that matches several of them comes once.
+    /// stream; one that matches several of them comes as often as the broker sends it, which is once, or
+    /// once for each.
     ///
     /// # Errors
     /// As [`Client::subscribe`]. With [`Wait::Ack`] the refusal of one filter fails the whole: the

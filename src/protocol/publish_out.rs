@@ -32,7 +32,7 @@ use super::packet_id::{Owner, PacketIds};
 use super::window::{Proof, Window};
 use super::{Done, Effect, Token};
 use crate::codec::Publish;
-use crate::codec::publish::AckKind;
+use crate::codec::publish::{AckKind, Naming};
 use crate::error::{Doing, Error, ErrorKind, Sent};
 use crate::message::{Message, PacketId, Qos};
 use crate::properties::{PropertyList, Remarks};
@@ -234,7 +234,13 @@ impl PublishOut {
             properties: properties.list(),
             payload: message.payload(),
         };
-        let naming = aliases.name(&publish, limits.maximum_packet_size);
+        let naming = match entry.stage {
+            // What is sent again has its whole topic (situation 3).
+            Stage::Unsettled { .. } => Naming::Topic,
+            Stage::Pending | Stage::Sent { .. } | Stage::Released { .. } => {
+                aliases.name(&publish, limits.maximum_packet_size)
+            }
+        };
         if let Err(error) = out.publish(&publish, naming, Some(message.body_of())) {
             return self.give_up(key, Some(id), error, ids, out);
         }

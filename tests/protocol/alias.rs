@@ -195,9 +195,11 @@ fn a_new_connection_begins_without_aliases_and_a_replay_with_the_whole_topic() {
         scene.cut();
         scene.open_with(ALLOWS_2_PRESENT);
         scene.sends(&[
-            b"\x3a\x0e\0\x05a/b/c\0\x01\x03\x23\0\x011",
-            b"\x3a\x09\0\0\0\x02\x03\x23\0\x012",
+            b"\x3a\x0b\0\x05a/b/c\0\x01\x001",
+            b"\x3a\x0b\0\x05a/b/c\0\x02\x002",
         ]);
+        publish_to(scene, &["a/b/c", "a/b/c"]);
+        sent(scene, &[both("a/b/c", 1), alias(1)]);
         scene.receive(b"\x40\x02\0\x01\x40\x02\0\x02");
         scene.is_acknowledged(kept, Reason::SUCCESS);
     });
