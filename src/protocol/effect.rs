@@ -81,6 +81,8 @@ pub enum Effect {
     Subscribed(usize, Vec<Grant>),
     /// A subscription that the broker had lost was refused now.
     Unrestored(Grant),
+    /// All subscriptions that the broker had lost were answered for.
+    Restored,
     /// A message was not taken in time and is acknowledged all the same.
     Overdue(Receipt),
     /// A message above the inbound limit was skipped; its size in bytes.

@@ -322,6 +322,13 @@ impl Subscribing {
         !self.queue.is_empty() || !self.flights.is_empty()
     }
 
+    /// Whether something that the broker lost is still to be answered.
+    fn is_restoring(&self) -> bool {
+        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
+        let mut requests = flights.chain(&self.queue);
+        requests.any(|request| request.call.is_none())
+    }
+
     /// Nothing will be sent any more: every wait ends.
     pub(super) fn close(&mut self, out: &mut Outbox) {
         self.queue.clear();
@@ -375,7 +382,12 @@ impl Subscribing {
 
     /// A request is done with.
     fn answered(&mut self, request: &Request, out: &mut Outbox) {
-        let Some(key) = request.call else { return };
+        let Some(key) = request.call else {
+            if !self.is_restoring() {
+                out.effect(Effect::Restored);
+            }
+            return;
+        };
         if let Some(call) = self.calls.get_mut(key) {
             call.unanswered -= 1;
         }

@@ -825,6 +825,7 @@ impl World {
                 | Effect::Again
                 | Effect::Subscribed(..)
                 | Effect::Overdue(_)
+                | Effect::Restored
                 | Effect::Stray => {}
                 Effect::Done(..) => panic!("the scene keeps those"),
                 Effect::Unrestored(_)

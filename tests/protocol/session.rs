@@ -190,6 +190,7 @@ fn after_a_connack_that_never_came_a_present_session_is_in_doubt() {
             } else {
                 b"\x90\x03\0\x02\x01"
             });
+            assert_eq!(scene.effect(), "Restored");
             // An answered CONNECT leaves no doubt.
             scene.cut();
             scene.connect();

@@ -372,7 +372,9 @@ fn what_was_granted_is_restored_in_batches_of_8_with_the_same_options() {
             b"\x82\x07\0\x04\0\0\x01i\0",
         ]);
         scene.receive(&suback(3, 8));
+        scene.no_effect();
         scene.receive(&suback(4, 1));
+        assert_eq!(scene.effect(), "Restored");
         scene.no_effect();
         // A present session has them already.
         scene.reconnect_present();
@@ -411,6 +413,7 @@ fn a_restoring_that_the_link_interrupts_goes_on_with_the_new_session() {
         scene.reconnect_lost();
         scene.sends(&[b"\x82\x07\0\x04\0\0\x01a\x01"]);
         scene.receive(b"\x90\x04\0\x04\0\x01");
+        assert_eq!(scene.effect(), "Restored");
         scene.no_effect();
         assert!(scene.protocol.is_drained());
     });
@@ -430,6 +433,7 @@ fn a_restored_subscription_that_is_refused_is_an_event_and_is_not_asked_for_agai
             effect.starts_with("Unrestored(Grant { filter: \"b\""),
             "{effect}"
         );
+        assert_eq!(scene.effect(), "Restored");
         scene.no_effect();
         scene.reconnect_lost();
         scene.sends(&[b"\x82\x07\0\x03\0\0\x01a\0"]);
@@ -592,6 +596,7 @@ fn a_filter_unsubscribed_from_while_it_is_restored_does_not_come_back() {
         scene.unsubscribe(&["a"], Wait::None);
         // A refusal of it is no news either.
         scene.receive(b"\x90\x04\0\x02\0\x87");
+        assert_eq!(scene.effect(), "Restored");
         scene.no_effect();
         scene.receive(b"\xB0\x04\0\x03\0\x11");
         scene.reconnect_lost();
