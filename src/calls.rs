@@ -18,6 +18,7 @@ use crate::topic;
 use crate::version::Version;
 use crate::wait::Wait;
 use crate::wait_for::{Call, Subscribing, Ticket, Waiting};
+use crate::waiter::Place as InLine;
 
 /// What a client needs to know of its options.
 #[derive(Debug)]
@@ -28,11 +29,13 @@ pub(crate) struct Settings {
     pub(crate) retain: bool,
     /// Whether filters get subscription identifiers.
     pub(crate) identifiers: bool,
+    /// What the topics of answers begin with, where the other side does not say it.
+    pub(crate) response_prefix: Rc<str>,
 }
 
 impl Settings {
     /// What the options forbid, whatever the broker allows.
-    fn check(&self, qos: Qos, retain: bool) -> Result<()> {
+    pub(crate) fn check(&self, qos: Qos, retain: bool) -> Result<()> {
         if qos > self.maximum_qos {
             return Err(Error::misuse("the options forbid this QoS").while_doing(Doing::Publishing));
         }
@@ -117,7 +120,7 @@ impl Client {
             Ok(Accepted::Yes) => {}
             Ok(Accepted::Parked(place)) => {
                 if let Some((_, token)) = begun {
-                    state.waiters.park(token, qos, place);
+                    state.waiters.park(token, InLine::Line(qos, place));
                 }
             }
             Err((message, error)) => {

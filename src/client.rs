@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use crate::answers::{Answers, DEFAULT_PREFIX};
 use crate::calls::{Settings, check_filter};
 use crate::driver::Driver;
 use crate::error::{Doing, Error, Result};
@@ -14,7 +15,7 @@ use crate::protocol::Protocol;
 use crate::queue::Queue;
 use crate::reason::Reason;
 use crate::router::{Inline, Sink};
-use crate::shared::{Shared, State, Wanted};
+use crate::shared::{Shared, State, Wanted, WeakShared};
 use crate::statistics::Statistics;
 use crate::subscription::Filters;
 use crate::transport::Endpoint;
@@ -44,8 +45,18 @@ impl Client {
             maximum_qos: options.maximum_qos,
             retain: options.retain,
             identifiers: options.identifiers && options.config.version == Version::V5_0,
+            response_prefix: options
+                .response_prefix
+                .clone()
+                .unwrap_or_else(|| Rc::from(DEFAULT_PREFIX)),
         };
-        let shared = Shared::new(Protocol::new(options.config.clone()), options.drain_timeout);
+        let answers = Answers::new(
+            options.response_prefix.clone(),
+            options.maximum_qos,
+            settings.identifiers,
+        );
+        let protocol = Protocol::new(options.config.clone());
+        let shared = Shared::new(protocol, answers, options.drain_timeout);
         shared.with(|state| state.handles = 1);
         let client = Self {
             shared: shared.clone(),
@@ -388,6 +399,18 @@ impl Client {
             pending: state.protocol.pending_qos0(),
             waits: state.waiters.len(),
             ..state.statistics
+        })
+    }
+}
+
+impl Client {
+    /// A handle for the length of a call, for those who must not keep the client alive.
+    pub(crate) fn revive(shared: &WeakShared, settings: &Rc<Settings>) -> Option<Self> {
+        let shared = shared.upgrade()?;
+        shared.with(|state| state.handles += 1);
+        Some(Self {
+            shared,
+            settings: Rc::clone(settings),
         })
     }
 }

@@ -35,6 +35,7 @@ impl State {
         let mut by_hand = false;
         let mut message = None;
         let mut lost = Vec::new();
+        let mut is_answer = false;
         for key in &hits {
             let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
                 continue;
@@ -49,6 +50,10 @@ impl State {
                     continue;
                 }
                 Sink::Inline(None) => continue,
+                Sink::Answers => {
+                    is_answer = true;
+                    continue;
+                }
                 Sink::Stream(queue) => queue,
             };
             let owed = match queue.acknowledge() {
@@ -74,6 +79,9 @@ impl State {
             self.loose.wake_later(waker);
         }
         self.router.done(hits);
+        if is_answer {
+            takers += usize::from(self.handle_answer(&incoming, receipt));
+        }
         if let Some(receipt) = receipt {
             // What is acknowledged by hand may take as long as it takes.
             let timeout = self.protocol.config().take_timeout;
@@ -146,7 +154,7 @@ impl State {
                     Sink::Stream(queue) => {
                         queue.find(receipt).map(|message| message.shared_topic())
                     }
-                    Sink::Inline(_) => None,
+                    Sink::Inline(_) | Sink::Answers => None,
                 });
         if let Some(topic) = topic {
             self.tell(&Event::Overdue { topic });

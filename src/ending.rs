@@ -56,6 +56,7 @@ impl State {
                 }
             }
             Sink::Inline(inline) => self.loose.drop_later(inline),
+            Sink::Answers => {}
         }
     }
 

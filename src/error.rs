@@ -42,6 +42,8 @@ pub enum Doing {
     Connected,
     /// Publishing a message.
     Publishing,
+    /// Sending a request, or waiting for its answer.
+    Requesting,
     /// Receiving or acknowledging a message.
     Receiving,
     /// Subscribing.
@@ -63,6 +65,7 @@ impl fmt::Display for Doing {
             Self::Connecting => "connect",
             Self::Connected => "connection",
             Self::Publishing => "publish",
+            Self::Requesting => "request",
             Self::Receiving => "receive",
             Self::Subscribing => "subscribe",
             Self::Unsubscribing => "unsubscribe",
@@ -506,9 +509,9 @@ impl fmt::Display for Error {
             ErrorKind::Silent(after) => write!(f, "the link was silent for {after:?}"),
         }?;
         match (self.doing, self.sent) {
-            (Doing::Publishing, Sent::No) => f.write_str(" (not sent)"),
-            (Doing::Publishing, Sent::Maybe) => f.write_str(" (perhaps sent)"),
-            (Doing::Publishing, Sent::Yes) => f.write_str(" (sent)"),
+            (Doing::Publishing | Doing::Requesting, Sent::No) => f.write_str(" (not sent)"),
+            (Doing::Publishing | Doing::Requesting, Sent::Maybe) => f.write_str(" (perhaps sent)"),
+            (Doing::Publishing | Doing::Requesting, Sent::Yes) => f.write_str(" (sent)"),
             (_, Sent::No | Sent::Maybe | Sent::Yes) => Ok(()),
         }?;
         self.cause

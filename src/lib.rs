@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod alarm;
+mod answers;
 mod authenticator;
 mod calls;
 mod client;
@@ -28,8 +29,10 @@ mod queue;
 mod reader;
 mod reason;
 mod reconnect;
+mod request;
 mod router;
 mod routes;
+mod serve;
 mod shared;
 mod statistics;
 mod subscription;
@@ -63,6 +66,8 @@ pub use prospect::Prospect;
 pub use protocol::AuthStep;
 pub use protocol::SessionMode as Session;
 pub use reason::Reason;
+pub use request::Requesting;
+pub use serve::{Reply, Request, Service, Serving};
 pub use smol::{LocalExecutor, block_on};
 pub use statistics::Statistics;
 pub use subscription::{Filters, RetainHandling, Subscription};

@@ -82,6 +82,11 @@ impl Payload<'_> {
         }
     }
 
+    /// The same without the caller's buffer.
+    pub(crate) fn into_owned(self) -> Payload<'static> {
+        Payload(PayloadKind::Shared(self.into_body()))
+    }
+
     pub(crate) fn into_body(self) -> Body {
         match self.0 {
             PayloadKind::Borrowed(bytes) => Body::from(bytes.to_vec()),
@@ -336,6 +341,15 @@ impl Message {
 
     pub(crate) fn shared_topic(&self) -> Rc<str> {
         Rc::clone(&self.topic)
+    }
+
+    pub(crate) fn owned_properties(&self) -> Properties {
+        self.properties.clone()
+    }
+
+    pub(crate) fn with_topic(mut self, topic: Rc<str>) -> Self {
+        self.topic = topic;
+        self
     }
 
     /// Whether it can be expressed: its topic and its properties.

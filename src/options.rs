@@ -9,10 +9,11 @@ use std::time::Duration;
 use crate::authenticator::Authenticator;
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 use crate::codec::Place;
-use crate::error::{Error, Result};
-use crate::message::{Message, Qos};
+use crate::error::{Doing, Error, Result};
+use crate::message::{Message, Qos, check_topic};
 use crate::properties::Properties;
 use crate::protocol::{Config, Credentials, SessionMode};
+use crate::topic;
 use crate::transport::{Connector, Endpoint, NetworkSettings};
 use crate::version::{Version, Versions};
 
@@ -138,6 +139,7 @@ pub struct Options {
     pub(crate) retain: bool,
     pub(crate) identifiers: bool,
     pub(crate) seed: Option<u64>,
+    pub(crate) response_prefix: Option<Rc<str>>,
 }
 
 /// When the next attempt begins.
@@ -185,6 +187,7 @@ impl Options {
             retain: true,
             identifiers: true,
             seed: None,
+            response_prefix: None,
         })
     }
 
@@ -455,6 +458,19 @@ impl Options {
         self
     }
 
+    /// Sets what the topic begins with on which the answers to this client's requests come:
+    /// `PREFIX/CLIENT`, with the client identifier as its last level. No other client should be allowed to
+    /// subscribe there.
+    ///
+    /// Before MQTT 5 a request has no place for it, so whoever serves it needs the same setting.
+    ///
+    /// Defaults to the Response Information of the broker, which a MQTT 5 broker may give when
+    /// [`Options::properties`] ask for it, and without it to `coracle/response`.
+    pub fn response_prefix(mut self, prefix: &str) -> Self {
+        self.response_prefix = Some(prefix.strip_suffix('/').unwrap_or(prefix).into());
+        self
+    }
+
     /// Sets where time comes from. Defaults to the system's monotonic clock; tests bring their own.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Rc::new(clock);
@@ -525,6 +541,14 @@ impl Options {
         #[cfg(feature = "proxy")]
         if let Some(proxy) = &self.network.proxy {
             proxy.check()?;
+        }
+        if let Some(prefix) = &self.response_prefix {
+            check_topic(prefix).map_err(|error| error.while_doing(Doing::Configuring))?;
+            if topic::is_shared(prefix) {
+                return Err(Error::misuse(
+                    "answers cannot come by a shared subscription",
+                ));
+            }
         }
         self.check_will(&self.credentials)?;
         self.config.properties.check().map_err(Error::property)?;

@@ -36,6 +36,8 @@ pub(crate) enum Sink {
     Stream(Queue),
     /// To a handler; none while it is being called.
     Inline(Option<Inline>),
+    /// To the requests that wait for them.
+    Answers,
 }
 
 /// One subscription handle.
@@ -363,7 +365,7 @@ impl Router {
         let subscriber = self.subscribers.get_mut(key)?;
         match &mut subscriber.sink {
             Sink::Inline(inline) if subscriber.seen == self.message => Some(inline),
-            Sink::Inline(_) | Sink::Stream(_) => None,
+            Sink::Inline(_) | Sink::Stream(_) | Sink::Answers => None,
         }
     }
 

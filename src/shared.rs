@@ -12,17 +12,17 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::answers::Answers;
 use crate::error::{Doing, Error, Result};
 use crate::event::{Event, Listener};
 use crate::loose::Loose;
-use crate::message::Qos;
 use crate::properties::Properties;
 use crate::protocol::{Ask, Continuity, Done, Effect, Protocol, Token};
 use crate::reason::Reason;
 use crate::router::Router;
 use crate::statistics::Statistics;
 use crate::transport::Endpoint;
-use crate::waiter::{Conditions, Waiters};
+use crate::waiter::{Conditions, Finished, Left, Place, Waiters};
 
 /// A reference to the state of one client.
 #[derive(Clone)]
@@ -37,6 +37,7 @@ pub(crate) struct State {
     pub(crate) protocol: Protocol,
     pub(crate) router: Router,
     pub(crate) waiters: Waiters,
+    pub(crate) answers: Answers,
     pub(crate) listeners: Slab<Listener>,
     pub(crate) statistics: Statistics,
     pub(crate) loose: Loose,
@@ -102,11 +103,12 @@ enum DriverState {
 }
 
 impl Shared {
-    pub(crate) fn new(protocol: Protocol, drain_timeout: Duration) -> Self {
+    pub(crate) fn new(protocol: Protocol, answers: Answers, drain_timeout: Duration) -> Self {
         Self(Rc::new(RefCell::new(State {
             protocol,
             router: Router::default(),
             waiters: Waiters::default(),
+            answers,
             listeners: Slab::new(),
             statistics: Statistics::default(),
             loose: Loose::default(),
@@ -203,6 +205,7 @@ impl State {
         let Self {
             waiters,
             protocol,
+            answers,
             loose,
             conditions,
             failure,
@@ -212,7 +215,7 @@ impl State {
         waiters.expire(
             now,
             failure.as_ref(),
-            |token, parked| withdraw(protocol, conditions, loose, token, parked),
+            |token, parked| withdraw(protocol, answers, conditions, loose, token, parked),
             |waker| wakers.extend(waker),
         );
         for waker in wakers {
@@ -222,17 +225,25 @@ impl State {
 
     /// A future was dropped: its wait is forgotten, now or when it is answered.
     pub(crate) fn abandon(&mut self, token: Token) {
-        let Some(mut waiting) = self.waiters.abandon(token) else {
-            return;
+        let mut waiting = match self.waiters.abandon(token) {
+            Left::Waiting(waiting) => waiting,
+            Left::Nothing => return,
+            Left::Answer(answer) => {
+                let message = self.take_answer(answer);
+                return self.loose.drop_later(Some(message));
+            }
         };
         let Self {
             protocol,
+            answers,
             loose,
             conditions,
             ..
         } = self;
         loose.drop_later(waiting.waker.take());
-        if withdraw(protocol, conditions, loose, token, waiting.parked) {
+        if waiting.is_settled()
+            || withdraw(protocol, answers, conditions, loose, token, waiting.parked)
+        {
             self.waiters.remove(token);
         }
     }
@@ -343,16 +354,17 @@ impl State {
                 error
             }
         });
-        let (waker, unwanted) = self.waiters.finish(token, outcome);
-        self.loose.wake_later(waker);
-        // Nobody waits any more, so an event says what the call cannot.
-        if let Some(Err(error)) = unwanted
-            && error.doing() == Doing::Publishing
-        {
-            self.tell(&Event::Unpublished {
-                message: None,
-                error,
-            });
+        match self.waiters.finish(token, outcome) {
+            Finished::Noted(waker) => self.loose.wake_later(waker),
+            // Nobody waits any more, so an event says what the call cannot.
+            Finished::Unwanted(Err(error)) if error.doing() == Doing::Publishing => {
+                self.tell(&Event::Unpublished {
+                    message: None,
+                    error,
+                });
+            }
+            Finished::Unwanted(_) => {}
+            Finished::Again(place) => self.answers.hold(place, token),
         }
     }
 
@@ -377,6 +389,7 @@ impl State {
                         }
                     }
                     self.router.answered(subscriber);
+                    self.inbox_subscribed(subscriber);
                 }
                 Effect::Unrestored(grant) => {
                     let Some(error) = grant.error() else { continue };
@@ -384,6 +397,7 @@ impl State {
                         self.refused(subscriber, &grant, error.clone());
                     }
                 }
+                Effect::Restored => self.inbox_restored(),
                 Effect::Overdue(receipt) => self.overdue(receipt),
                 Effect::Authenticate(ask) => self.ask = Some(ask),
                 Effect::Reauthenticated => self.tell(&Event::Reauthenticated),
@@ -421,6 +435,7 @@ impl State {
             self.finish(token, Ok(Done::Sent));
         }
         self.tell(&Event::Connected { session_present });
+        self.inbox_connected(continuity);
     }
 }
 
@@ -428,15 +443,17 @@ impl State {
 /// there: then nobody will answer it.
 fn withdraw(
     protocol: &mut Protocol,
+    answers: &mut Answers,
     conditions: &mut Conditions,
     loose: &mut Loose,
     token: Token,
-    parked: Option<(Qos, u64)>,
+    parked: Option<Place>,
 ) -> bool {
-    let Some((qos, place)) = parked else {
-        return conditions.forget(token);
+    let message = match parked {
+        None => return conditions.forget(token),
+        Some(Place::Line(qos, place)) => protocol.withdraw(qos, place),
+        Some(Place::Held(place)) => return answers.withdraw(place),
     };
-    let message = protocol.withdraw(qos, place);
     let was_there = message.is_some();
     loose.drop_later(message);
     was_there

@@ -16,6 +16,8 @@ pub struct Statistics {
     pub overdue: u64,
     /// Messages above the inbound limit that were skipped.
     pub skipped: u64,
+    /// Answers that belonged to no request that waits: late ones, repeated ones, foreign ones.
+    pub unclaimed: u64,
     /// Acknowledgements from the broker that belonged to nothing.
     pub stray: u64,
     /// Connections opened, up to CONNACK.

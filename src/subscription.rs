@@ -203,7 +203,7 @@ impl Subscription {
                 .map(|subscriber| &subscriber.sink)
             {
                 Some(Sink::Stream(queue)) => queue.len(),
-                Some(Sink::Inline(_)) | None => 0,
+                Some(Sink::Inline(_) | Sink::Answers) | None => 0,
             }
         })
     }

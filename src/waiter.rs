@@ -5,17 +5,24 @@
 //!                   └── the future is dropped ──► Abandoned ── answered ──► gone
 //! ```
 //!
+//! What is different about the wait for the answer to a request is in `asking`.
+//!
 //! An entry is shared by its future and by the protocol; whoever comes second frees it. So no key is
 //! ever used for two waits at a time.
+
+mod asking;
 
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::error::{Doing, Error, ErrorKind, Result, Sent};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::message::Qos;
 use crate::protocol::{Done, Token};
+
+use asking::Settled;
+pub(crate) use asking::{Answer, AnswerProgress, Asked};
 
 /// All waits of one client.
 #[derive(Debug, Default)]
@@ -33,7 +40,32 @@ enum Waiter {
     Done(Result<Done>),
     /// Timed out: the future takes the error, and the protocol has yet to answer.
     Late(Error),
+    /// The answer to a request.
+    Answered(Answer),
+    /// The same, and the protocol has yet to say what became of the request.
+    Early(Answer),
     Abandoned,
+}
+
+/// What a future leaves behind when it is dropped.
+#[derive(Debug)]
+pub(crate) enum Left {
+    Nothing,
+    /// A wait that goes on: a caller in line is withdrawn.
+    Waiting(Waiting),
+    /// An answer that nobody takes.
+    Answer(Answer),
+}
+
+/// What became of a wait.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    /// It is over, or goes on for another reason; this one is to be woken.
+    Noted(Option<Waker>),
+    /// Nobody waits any more for this outcome.
+    Unwanted(Result<Done>),
+    /// The request is to be published again; it is held at this place now.
+    Again(u64),
 }
 
 /// Waits that no packet answers, but a condition: they end here, so whoever gives up leaves at once.
@@ -69,8 +101,19 @@ pub(crate) struct Waiting {
     doing: Doing,
     timeout: Option<Duration>,
     deadline: Option<Instant>,
-    /// Its place, while it is in line for room: then nothing was sent.
-    pub(crate) parked: Option<(Qos, u64)>,
+    /// Its place, while it is in line: then nothing was sent.
+    pub(crate) parked: Option<Place>,
+    /// Of the wait for an answer: boxed, because most waits are others.
+    asked: Option<Box<Asked>>,
+}
+
+/// Where a caller waits whose message has not been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// For room, among the messages of this QoS.
+    Line(Qos, u64),
+    /// For the subscription that brings the answers.
+    Held(u64),
 }
 
 /// What a poll of a wait finds.
@@ -89,6 +132,7 @@ impl Waiters {
             timeout,
             deadline: None,
             parked: None,
+            asked: None,
         };
         let token = self.slab.insert(Waiter::Waiting(waiting));
         if timeout.is_some() {
@@ -120,37 +164,43 @@ impl Waiters {
     }
 
     /// The caller of this wait is in line.
-    pub(crate) fn park(&mut self, token: Token, qos: Qos, place: u64) {
+    pub(crate) fn park(&mut self, token: Token, place: Place) {
         if let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) {
-            waiting.parked = Some((qos, place));
+            waiting.parked = Some(place);
         }
     }
 
-    /// A wait is over. Returns who is to be woken, or the outcome if nobody waits any more.
-    pub(crate) fn finish(
-        &mut self,
-        token: Token,
-        outcome: Result<Done>,
-    ) -> (Option<Waker>, Option<Result<Done>>) {
+    /// The protocol is done with a wait.
+    pub(crate) fn finish(&mut self, token: Token, outcome: Result<Done>) -> Finished {
         let Some(waiter) = self.slab.get_mut(token) else {
-            return (None, None);
+            return Finished::Noted(None);
         };
         match waiter {
             Waiter::Waiting(waiting) => {
+                let outcome = match waiting.settle(outcome) {
+                    Settled::Over(outcome) => outcome,
+                    Settled::Awaited => return Finished::Noted(None),
+                    Settled::Again(place) => return Finished::Again(place),
+                };
                 let waker = waiting.waker.take();
                 *waiter = Waiter::Done(outcome);
-                (waker, None)
+                Finished::Noted(waker)
+            }
+            Waiter::Early(_) => {
+                // Whatever became of the request, it was answered.
+                waiter.is_due();
+                Finished::Noted(None)
             }
             Waiter::Late(error) => {
                 // The future may still take its error; the key is its alone from now on.
                 let error = error.clone();
                 *waiter = Waiter::Done(Err(error));
-                (None, Some(outcome))
+                Finished::Unwanted(outcome)
             }
-            Waiter::Done(_) => (None, None),
+            Waiter::Done(_) | Waiter::Answered(_) => Finished::Noted(None),
             Waiter::Abandoned => {
                 self.slab.remove(token);
-                (None, Some(outcome))
+                Finished::Unwanted(outcome)
             }
         }
     }
@@ -170,24 +220,37 @@ impl Waiters {
                 *waiter = Waiter::Abandoned;
                 (Progress::Ready(Err(error)), None)
             }
-            Waiter::Done(_) | Waiter::Abandoned => match self.slab.remove(token) {
-                Waiter::Done(outcome) => (Progress::Ready(outcome), None),
-                Waiter::Waiting(_) | Waiter::Late(_) | Waiter::Abandoned => {
-                    (Progress::Ready(Err(Error::closed(Doing::Connected))), None)
+            Waiter::Done(_) | Waiter::Answered(_) | Waiter::Early(_) | Waiter::Abandoned => {
+                match self.slab.remove(token) {
+                    Waiter::Done(outcome) => (Progress::Ready(outcome), None),
+                    Waiter::Waiting(_)
+                    | Waiter::Late(_)
+                    | Waiter::Answered(_)
+                    | Waiter::Early(_)
+                    | Waiter::Abandoned => {
+                        (Progress::Ready(Err(Error::closed(Doing::Connected))), None)
+                    }
                 }
-            },
+            }
         }
     }
 
-    /// The future is dropped. Returns the wait if it was going on: a caller in line is then withdrawn.
-    pub(crate) fn abandon(&mut self, token: Token) -> Option<Waiting> {
-        let waiter = self.slab.get_mut(token)?;
+    /// The future is dropped.
+    pub(crate) fn abandon(&mut self, token: Token) -> Left {
+        let Some(waiter) = self.slab.get_mut(token) else {
+            return Left::Nothing;
+        };
         match std::mem::replace(waiter, Waiter::Abandoned) {
-            Waiter::Waiting(waiting) => Some(waiting),
-            Waiter::Late(_) => None,
+            Waiter::Waiting(waiting) => Left::Waiting(waiting),
+            Waiter::Late(_) => Left::Nothing,
+            Waiter::Early(answer) => Left::Answer(answer),
+            Waiter::Answered(answer) => {
+                self.slab.remove(token);
+                Left::Answer(answer)
+            }
             Waiter::Done(_) | Waiter::Abandoned => {
                 self.slab.remove(token);
-                None
+                Left::Nothing
             }
         }
     }
@@ -222,7 +285,7 @@ impl Waiters {
         &mut self,
         now: Instant,
         because: Option<&Error>,
-        mut withdraw: impl FnMut(Token, Option<(Qos, u64)>) -> bool,
+        mut withdraw: impl FnMut(Token, Option<Place>) -> bool,
         mut wake: impl FnMut(Option<Waker>),
     ) {
         if self.next_expiry.is_none_or(|next| now < next) {
@@ -242,14 +305,14 @@ impl Waiters {
                 continue;
             }
             wake(waiting.waker.take());
-            let withdrawn = withdraw(token, waiting.parked);
+            let is_settled = waiting.is_settled() || withdraw(token, waiting.parked);
             let kind = ErrorKind::TimedOut(waiting.timeout.unwrap_or_default());
             let error = Error::new(kind, waiting.doing).because(because);
-            *waiter = if withdrawn {
+            let error = error.sent_as(waiting.sent(is_settled));
+            *waiter = if is_settled {
                 Waiter::Done(Err(error))
             } else {
-                // What was accepted goes on without its caller, so it may arrive.
-                Waiter::Late(error.sent_as(Sent::Maybe))
+                Waiter::Late(error)
             };
         }
     }
@@ -261,10 +324,12 @@ impl Waiters {
                 Waiter::Waiting(waiting) => {
                     wake(waiting.waker.take());
                     let error = Error::closed(waiting.doing).because(because);
-                    *waiter = Waiter::Done(Err(error));
+                    let sent = waiting.sent(true);
+                    *waiter = Waiter::Done(Err(error.sent_as(sent)));
                 }
                 Waiter::Late(error) => *waiter = Waiter::Done(Err(error.clone())),
-                Waiter::Done(_) => {}
+                Waiter::Early(_) => waiter.is_due(),
+                Waiter::Done(_) | Waiter::Answered(_) => {}
                 Waiter::Abandoned => return false,
             }
             true

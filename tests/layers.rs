@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
     (
         "state",
         &[
-            "deliver", "ending", "loose", "queue", "router", "shared", "waiter",
+            "answers", "deliver", "ending", "loose", "queue", "router", "shared", "waiter",
         ],
     ),
     (
@@ -46,7 +46,15 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ),
     (
         "handles",
-        &["calls", "client", "events", "subscription", "wait_for"],
+        &[
+            "calls",
+            "client",
+            "events",
+            "request",
+            "serve",
+            "subscription",
+            "wait_for",
+        ],
     ),
 ];
 
