@@ -20,7 +20,7 @@ export PATH
 command -v cargo >/dev/null || fail "cargo is missing: install Rust, for example from https://rustup.rs"
 
 missing() {
-    for tool in mosquitto mosquitto_pub mosquitto_sub mosquitto_passwd microsocks tinyproxy openssl cc; do
+    for tool in mosquitto mosquitto_pub mosquitto_sub mosquitto_rr mosquitto_passwd microsocks tinyproxy openssl cc; do
         command -v "$tool" >/dev/null || return 0
     done
     # The headers, in whatever place the compiler looks for them.
@@ -61,7 +61,7 @@ run cargo build --no-default-features
 
 # Each example ends by itself when no broker is named.
 run cargo build --examples
-for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport authenticate; do
+for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport authenticate request; do
     run cargo run --quiet --example "$example"
 done
 run cargo run --release --example tour

@@ -12,6 +12,7 @@ mod identifiers;
 mod lifecycle;
 mod reconnect;
 mod reentrancy;
+mod requests;
 mod routes;
 mod subscriptions;
 mod version;

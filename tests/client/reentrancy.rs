@@ -37,6 +37,8 @@ fn call() {
     }
     drop(client.subscribe("called", Qos::AtMostOnce, Wait::Ack));
     drop(client.unsubscribe("other", Wait::Sent));
+    drop(client.request("called", "x", SECOND));
+    drop(client.serve(("served", Qos::AtMostOnce), |_| "x", Wait::Ack));
     drop(client.ready());
     drop(client.connected());
     drop(client.ping());
@@ -103,6 +105,10 @@ fn everything(client: &Client) -> Vec<Box<dyn Look>> {
     }
     all.push(Box::new(client.subscribe("t", Qos::AtLeastOnce, Wait::Ack)));
     all.push(Box::new(client.unsubscribe("u", Wait::Ack)));
+    all.push(Box::new(client.request("t", "x", 100 * SECOND)));
+    all.push(Box::new(
+        client.request_message(Message::new("t", "x"), SECOND),
+    ));
     all.push(Box::new(client.ready()));
     all.push(Box::new(client.connected()));
     all.push(Box::new(client.ping()));

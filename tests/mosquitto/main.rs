@@ -6,6 +6,7 @@ mod credentials;
 mod exchange;
 mod ground;
 mod programs;
+mod requests;
 mod restarts;
 mod routing;
 mod sessions;

@@ -24,10 +24,10 @@ const NAMES: [(Version, &str); 3] = [
 ];
 
 /// A program of mosquitto, ended with the test.
-struct Program(Child);
+pub(crate) struct Program(Child);
 
 impl Program {
-    fn start(name: &str, broker: &Broker, version: Version, arguments: &[&str]) -> Self {
+    pub(crate) fn start(name: &str, broker: &Broker, version: Version, arguments: &[&str]) -> Self {
         let (_, version) = NAMES
             .into_iter()
             .find(|(named, _)| *named == version)
@@ -50,7 +50,7 @@ impl Program {
     }
 
     /// Waits for its good end, and returns what it has said: little enough to fit into a pipe.
-    async fn output(mut self) -> String {
+    pub(crate) async fn output(mut self) -> String {
         for _ in 0..GLANCES {
             if let Some(status) = self.0.try_wait().expect("the program is our child") {
                 assert!(status.success(), "{status}");
