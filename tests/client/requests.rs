@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// SUBSCRIBE for the answers of the client "c": QoS 1, no retained messages.
-const SUBSCRIBE: &[u8] = b"\x82\x18\x00\x01\x00\x00\x12coracle/response/c\x21";
+const SUBSCRIBE: &[u8] = b"\x82\x1c\x00\x01\x04\x0b\x80\x80\x01\x00\x12coracle/response/c\x21";
 const SUBACK: &[u8] = b"\x90\x04\x00\x01\x00\x01";
 /// The same on 3.1.1, where the number of the request follows.
 const SUBSCRIBE_3: &[u8] = b"\x82\x19\x00\x01\x00\x14coracle/response/c/+\x01";
@@ -217,7 +217,7 @@ fn the_topic_of_answers_is_as_the_option_the_broker_or_the_client_identifier_say
         let mut peer = setup.greet(connack);
         let subscribe = peer.received();
         assert_eq!(subscribe[0], 0x82);
-        let filter = &subscribe[7..subscribe.len() - 1];
+        let filter = &subscribe[11..subscribe.len() - 1];
         assert_eq!(filter, expected.as_bytes(), "{}", filter.escape_ascii());
     }
 }
@@ -249,7 +249,7 @@ fn an_assigned_client_identifier_is_used_and_without_one_a_random_name() {
         let mut peer = setup.greet(connack);
         let _requesting = setup.client.request("t", "x", SECOND);
         let subscribe = peer.received();
-        let from = if version == Version::V5_0 { 7 } else { 6 };
+        let from = if version == Version::V5_0 { 11 } else { 6 };
         let filter = String::from_utf8_lossy(&subscribe[from..subscribe.len() - 1]).into_owned();
         assert!(filter.starts_with(start), "{filter}");
         assert_eq!(filter.len(), length, "{filter}");
@@ -281,7 +281,7 @@ fn a_refused_subscription_fails_the_requests_and_the_next_one_asks_again() {
     assert_eq!((error.doing(), error.sent()), (Doing::Requesting, Sent::No));
     assert!(error.to_string().contains("coracle/response/c"), "{error}");
     let requesting = setup.client.request("t", "x", SECOND);
-    peer.expect(b"\x82\x18\x00\x02\x00\x00\x12coracle/response/c\x21");
+    peer.expect(b"\x82\x1c\x00\x02\x04\x0b\x81\x80\x01\x00\x12coracle/response/c\x21");
     peer.send(b"\x90\x04\x00\x02\x00\x00");
     let correlation = correlation(&peer.received());
     peer.send(&answer(&correlation, b'y'));
@@ -296,7 +296,7 @@ fn who_unsubscribes_from_the_answers_makes_the_next_request_subscribe_again() {
     peer.expect(b"\xa2\x17\x00\x02\x00\x00\x12coracle/response/c");
     peer.send(b"\xb0\x04\x00\x02\x00\x00");
     let _requesting = setup.client.request("t", "x", SECOND);
-    peer.expect(b"\x82\x18\x00\x03\x00\x00\x12coracle/response/c\x21");
+    peer.expect(b"\x82\x1c\x00\x03\x04\x0b\x81\x80\x01\x00\x12coracle/response/c\x21");
 }
 
 // Answers that belong to nothing.
@@ -591,7 +591,7 @@ fn a_restored_subscription_that_is_refused_fails_what_is_held() {
         Some(Reason::NOT_AUTHORIZED)
     );
     let _next = setup.client.request("t", "x", SECOND);
-    peer.expect(b"\x82\x18\x00\x03\x00\x00\x12coracle/response/c\x21");
+    peer.expect(b"\x82\x1c\x00\x03\x04\x0b\x81\x80\x01\x00\x12coracle/response/c\x21");
 }
 
 #[test]
@@ -647,7 +647,7 @@ fn a_handler_answers_with_the_correlation_data_in_the_same_write() {
         Wait::None,
     );
     let service = now(service).expect("accepted");
-    peer.expect(b"\x82\x07\x00\x01\x00\x00\x01t\x01");
+    peer.expect(b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01");
     peer.send(b"\x90\x04\x00\x01\x00\x01");
     let writes = setup.client.statistics().writes;
     peer.send(b"\x32\x12\x00\x01t\x00\x09\x0b\x08\x00\x03r/1\x09\x00\x02abx");
