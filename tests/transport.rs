@@ -156,7 +156,18 @@ fn a_wrong_endpoint_is_a_misuse_that_names_what_is_wrong() {
         ("mqtt://[::1]:", "the port \"\""),
         ("mqtt://host/", PATH),
         ("mqtt://host:1883/mqtt", PATH),
-        ("mqtt:/host", PATH),
+        (
+            "mqtt:/host",
+            "\"mqtt\" of the endpoint is not followed by ://",
+        ),
+        (
+            "MQTTS//host",
+            "\"mqtts\" of the endpoint is not followed by ://",
+        ),
+        ("wss:host", "\"wss\" of the endpoint is not followed by ://"),
+        ("unix:/run/broker.sock", "is not followed by ://"),
+        ("mqtt:secret@host", "is not followed by ://"),
+        ("host:1883/mqtt", PATH),
         ("mqtt://host?tls=1", PATH),
         ("mqtt://host#1", PATH),
         ("mqtt://user@host", USER),
@@ -223,6 +234,8 @@ fn an_error_never_repeats_a_password() {
         "mqtt://user:secret@host:99999/path",
         "mqtt://user:secret@[::1",
         "user:secret://x@host",
+        "mqtt:secret@host",
+        "mqtt:/secret@host",
     ] {
         let text = Endpoint::parse(url).expect_err(url).to_string();
         assert!(!text.contains("secret"), "{url}: {text}");

@@ -84,6 +84,28 @@ impl Scheme {
         )))
     }
 
+    /// Whether what has no `://` may have no scheme at all. `mqtt:1883` is a host and a port, `mqtt:/host` a
+    /// slip, of which the next error would be hard to understand.
+    fn check_left_out(url: &str) -> Result<()> {
+        let end = url.find([':', '/']).unwrap_or(url.len());
+        let (name, rest) = url.split_at(end);
+        let is_port = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
+        if rest.strip_prefix(':').unwrap_or(rest).is_empty()
+            || rest.strip_prefix(':').is_some_and(is_port)
+        {
+            return Ok(());
+        }
+        match Self::NAMES
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known))
+        {
+            Some((known, _)) => Err(Error::misuse(format!(
+                "the scheme {known:?} of the endpoint is not followed by ://"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Whether this build of the crate can do it.
     fn check(self, name: &str) -> Result<Self> {
         let missing = if self.is_tls() && !cfg!(feature = "tls") {
@@ -157,7 +179,10 @@ impl Endpoint {
     pub fn parse(url: &str) -> Result<Self> {
         let (scheme, rest) = match url.split_once("://") {
             Some((name, rest)) => (Scheme::parse(name)?, rest),
-            None => (Scheme::Tcp, url),
+            None => {
+                Scheme::check_left_out(url)?;
+                (Scheme::Tcp, url)
+            }
         };
         if scheme == Scheme::Unix {
             return Self::parse_unix(rest);
