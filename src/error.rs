@@ -432,7 +432,7 @@ fn blame_for(cause: &Cause) -> Blame {
         | Cause::ClientCertificateRefused(_)
         | Cause::ProxyLogin => Blame::You,
         Cause::TimedOut(_) => Blame::Limit,
-        Cause::System(..) | Cause::Ended | Cause::ProxyRefused(_) => Blame::Network,
+        Cause::System(..) | Cause::Ended | Cause::HungUp | Cause::ProxyRefused(_) => Blame::Network,
         Cause::UnknownIssuer
         | Cause::CertificateExpired
         | Cause::CertificateNotYetValid

@@ -64,6 +64,9 @@ pub enum Cause {
     TimedOut(Duration),
     /// The network: the other side ended the connection in the middle.
     Ended,
+    /// The network: the other side ended the connection before this step was done, perhaps because it expects
+    /// another protocol.
+    HungUp,
     /// The network: the proxy does not connect there, and says this.
     ProxyRefused(Arc<str>),
     /// The broker: nobody whom we trust has signed its certificate.
@@ -103,6 +106,9 @@ impl fmt::Display for Cause {
             }
             Self::TimedOut(after) => write!(f, "no answer within {after:?}"),
             Self::Ended => f.write_str("the other side ended the connection"),
+            Self::HungUp => f.write_str(
+                "the other side ended the connection; perhaps it expects another protocol there",
+            ),
             Self::ProxyRefused(text) => write!(f, "it does not connect there: {text}"),
             Self::UnknownIssuer => {
                 f.write_str("the certificate is not signed by an authority that is trusted here")
@@ -155,6 +161,16 @@ impl Obstacle {
         Self::new(step, with, cause)
     }
 
+    /// The same, met while a step was taken. Whoever hangs up then is often somebody who waits for something
+    /// else: a broker on its plain port says nothing to TLS.
+    pub(crate) fn while_agreeing(mut self) -> Self {
+        self.cause = match (self.step, self.cause) {
+            (Step::Proxy | Step::Tls | Step::WebSocket, Cause::Ended) => Cause::HungUp,
+            (_, cause) => cause,
+        };
+        self
+    }
+
     /// The obstacle inside of an error that went through the door of the transports.
     pub(crate) fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
@@ -192,6 +208,7 @@ impl Obstacle {
             Cause::System(..)
             | Cause::TimedOut(_)
             | Cause::Ended
+            | Cause::HungUp
             | Cause::ProxyRefused(_)
             | Cause::UpgradeRefused(_)
             | Cause::OtherProtocol(_)
@@ -213,7 +230,7 @@ impl From<Obstacle> for io::Error {
         let kind = match obstacle.cause {
             Cause::System(kind, _) => kind,
             Cause::TimedOut(_) => io::ErrorKind::TimedOut,
-            Cause::Ended => io::ErrorKind::UnexpectedEof,
+            Cause::Ended | Cause::HungUp => io::ErrorKind::UnexpectedEof,
             Cause::Settings(_) => io::ErrorKind::InvalidInput,
             Cause::ClientCertificateMissing
             | Cause::ClientCertificateRefused(_)

@@ -53,6 +53,6 @@ impl Steps {
             }
             None => future.await,
         };
-        result.map_err(|error| Obstacle::io(step, with, &error).into())
+        result.map_err(|error| Obstacle::io(step, with, &error).while_agreeing().into())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use coracle::{Event, Proxy as Through, Rung, Tls, Version};
 
 use crate::front::{Demand, Front};
-use crate::peers::{PAGE, Peer, Refused};
+use crate::peers::{BAD_REQUEST, Peer, Refused};
 use crate::pki::Authority;
 use crate::proxies::Proxy;
 use crate::relay::{End, Mode, Relay};
@@ -18,9 +18,9 @@ fn the_ladder_is_climbed_until_a_rung_leads_to_the_broker() {
     run(async |world| {
         let authority = Authority::new();
         let site = Site::open(&authority).await;
-        // Port 8883 is dropped by the firewall, another lets nobody through but answers with a page, and a
+        // Port 8883 is dropped by the firewall, another answers that it is no request of HTTP, and a
         // third cannot do the protocol. A WebSocket leads out.
-        let (dropped, page) = (Peer::silent(), Peer::http(PAGE));
+        let (dropped, page) = (Peer::silent(), Peer::answering(BAD_REQUEST));
         let demand = Demand {
             alpn: Some("h2"),
             ..Demand::default()
@@ -63,7 +63,7 @@ fn the_ladder_is_climbed_until_a_rung_leads_to_the_broker() {
             format!("connect: {url}: TLS with localhost: no answer within 400ms")
         );
         let page = format!(
-            "connect: mqtts://localhost:{}: TLS with",
+            "connect: mqtts://localhost:{}: TLS with localhost: it speaks something else: ",
             page.listening.port()
         );
         assert!(second.starts_with(&page), "{second}");

@@ -16,6 +16,10 @@ pub(crate) const CONNACK: &[u8] = &[0x20, 0x02, 0x00, 0x00];
 /// Means nothing in MQTT, TLS, HTTP or SOCKS.
 pub(crate) const GARBAGE: &[u8] = b"\x00\xFF\x00\xFFhello?\r\n\r\n\x00\xFF";
 
+/// What a web server says to what is no request.
+pub(crate) const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 pub(crate) const NOT_FOUND: &str =
     "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nNot here.";
 

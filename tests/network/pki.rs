@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
-use crate::ground::program;
+use crate::ground::{Scratch, program};
 
 /// Longer than these tests are worth anything.
 const VALID: (i32, i32) = (2020, 2090);
@@ -100,6 +100,29 @@ impl Authority {
         let key = openssl(&[["genpkey"].as_slice(), &options].concat(), "");
         let key = KeyPair::from_pem(&key).expect("a key of openssl");
         self.client_of(name, VALID, &key)
+    }
+
+    /// For a server that shows a root certificate, and nobody else's.
+    pub(crate) fn self_signed_server(name: &str) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = authority(name);
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().expect("a name"))];
+        Identity {
+            chain: params.self_signed(&key).expect("a certificate").pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// For a server, as openssl makes one that is not told of extensions.
+    pub(crate) fn server_of_version_1(name: &str) -> Identity {
+        let scratch = Scratch::new();
+        let key = KeyPair::generate().expect("a key").serialize_pem();
+        let path = write(scratch.path(), "server.key", &key);
+        let path = path.to_str().expect("a path in text");
+        let subject = format!("/CN={name}");
+        let request = openssl(&["req", "-new", "-key", path, "-subj", &subject], "");
+        let chain = openssl(&["x509", "-req", "-signkey", path], &request);
+        Identity { chain, key }
     }
 
     fn server_of(&self, names: &[&str], years: (i32, i32)) -> Identity {

@@ -12,9 +12,10 @@ use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::sign::CertifiedKey;
 use futures_rustls::rustls::version::{TLS12, TLS13};
-use futures_rustls::rustls::{ClientConfig, RootCertStore};
+use futures_rustls::rustls::{ClientConfig, Error, RootCertStore};
 
-use super::identity::{AnyCertificate, Identity};
+use super::identity::{AnyCertificate, Identity, Shown};
+use super::obstacle::cause;
 use super::secured::Secured;
 use super::{Roots, Tls, TlsVersion, Verification};
 use crate::obstacle::{Cause, Obstacle, Step};
@@ -23,6 +24,11 @@ use crate::transport::{BoxedTransport, Endpoint};
 /// Sessions of TLS that are kept to be resumed: one of several endpoints may be in use, each with a few
 /// tickets. rustls would keep 256.
 const SESSIONS: usize = 32;
+
+/// What errors call the things that are read.
+const ROOTS: &str = "the authorities to trust";
+const CERTIFICATE: &str = "the client certificate";
+const KEY: &str = "the client key";
 
 /// A certificate and its key, in PEM.
 type KeyPair = (Rc<[u8]>, Rc<[u8]>);
@@ -90,7 +96,7 @@ impl TlsConnector {
         }
         let roots = read_roots(&self.settings.roots)?;
         let pem = match &self.settings.identity {
-            Some((certificate, key)) => Some((certificate.read()?, key.read()?)),
+            Some((certificate, key)) => Some((certificate.read(CERTIFICATE)?, key.read(KEY)?)),
             None => None,
         };
         let mut hasher = DefaultHasher::new();
@@ -115,7 +121,7 @@ impl TlsConnector {
         // Named, because a default for the process may be missing, or someone else's.
         let provider = Arc::new(ring::default_provider());
         let certificate = match pem {
-            Some((certificate, key)) => Some(certified(certificate, key, &provider)?),
+            Some(pair) => Some(self.certified(pair, &provider)?),
             None => None,
         };
         let identity = Arc::new(Identity::new(certificate));
@@ -142,6 +148,36 @@ impl TlsConnector {
             config: Arc::new(config),
             identity,
         })
+    }
+
+    fn certified(
+        &self,
+        (certificate, key): &KeyPair,
+        provider: &CryptoProvider,
+    ) -> Result<Arc<CertifiedKey>, String> {
+        let (certificate_name, key_name) = match &self.settings.identity {
+            Some((certificate, key)) => (certificate.named(CERTIFICATE), key.named(KEY)),
+            None => (CERTIFICATE.to_owned(), KEY.to_owned()),
+        };
+        let chain = certificates(certificate, &certificate_name)?;
+        // The error of a parser might repeat what it read, and this is the key.
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+            if is_encrypted(key) {
+                format!("{key_name}: it is encrypted; one without a passphrase is needed")
+            } else {
+                format!("{key_name}: no PEM with a PKCS#8, PKCS#1 or SEC1 key")
+            }
+        })?;
+        match CertifiedKey::from_der(chain, key, provider) {
+            Ok(certified) => Ok(Arc::new(certified)),
+            Err(Error::InconsistentKeys(_)) => Err(format!(
+                "{key_name}: it does not belong to {certificate_name}"
+            )),
+            Err(error) => Err(format!(
+                "{certificate_name}: {}",
+                cause(&error, Shown::NotAsked)
+            )),
+        }
     }
 
     fn store(&self, roots: &[CertificateDer<'_>]) -> Result<RootCertStore, String> {
@@ -183,7 +219,7 @@ fn read_roots(roots: &Roots) -> Result<Vec<CertificateDer<'static>>, String> {
                 Some(_) | None => Ok(found.certs),
             }
         }
-        Roots::Pem(pem) => certificates(&pem.read()?, "the authorities to trust"),
+        Roots::Pem(pem) => certificates(&pem.read(ROOTS)?, &pem.named(ROOTS)),
     }
 }
 
@@ -198,18 +234,10 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-fn certified(
-    certificate: &[u8],
-    key: &[u8],
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, String> {
-    let chain = certificates(certificate, "the client certificate")?;
-    // The error of a parser might repeat what it read, and this is the key.
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|_| "the client key: no PEM with a PKCS#8, PKCS#1 or SEC1 key".to_owned())?;
-    let certified = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|error| format!("the client certificate and its key: {error}"))?;
-    Ok(Arc::new(certified))
+/// Whether a passphrase protects it: PKCS#8 (RFC 7468, section 11), or as OpenSSL did before (RFC 1421).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let holds = |words: &[u8]| pem.windows(words.len()).any(|part| part == words);
+    holds(b"BEGIN ENCRYPTED PRIVATE KEY") || holds(b"Proc-Type: 4,ENCRYPTED")
 }
 
 /// The same with other application protocols. Sessions are shared with the original.

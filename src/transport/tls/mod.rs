@@ -211,14 +211,22 @@ impl fmt::Debug for Tls {
 }
 
 impl Pem {
-    /// The bytes as they are now.
-    fn read(&self) -> Result<Rc<[u8]>, String> {
+    /// The bytes as they are now, of `what`.
+    fn read(&self, what: &str) -> Result<Rc<[u8]>, String> {
         match self {
             Self::Bytes(bytes) => Ok(Rc::clone(bytes)),
             // Blocking, a few hundred microseconds at each attempt: a thread for it would cost more.
             Self::File(path) => std::fs::read(path)
                 .map(Rc::from)
-                .map_err(|error: io::Error| format!("{}: {error}", path.display())),
+                .map_err(|error: io::Error| format!("{}: {error}", self.named(what))),
+        }
+    }
+
+    /// What errors call it: `what` it is, and the file if there is one.
+    fn named(&self, what: &str) -> String {
+        match self {
+            Self::Bytes(_) => what.to_owned(),
+            Self::File(path) => format!("{what} in {}", path.display()),
         }
     }
 }

@@ -41,15 +41,44 @@ fn certificate(error: &CertificateError) -> Cause {
         }
         CertificateError::UnknownIssuer => Cause::UnknownIssuer,
         CertificateError::NotValidForName => Cause::WrongName("it does not say for which".into()),
-        CertificateError::NotValidForNameContext { presented, .. } => Cause::WrongName(
-            match presented.as_slice() {
-                [] => "it is for none".to_owned(),
-                names => format!("it is for {}", names.join(", ")),
-            }
-            .into(),
-        ),
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => Cause::WrongName(names(&expected.to_str(), presented).into()),
+        // What webpki says, for which rustls has no name.
+        CertificateError::Other(error) => Cause::BadCertificate(unnamed(&error.to_string()).into()),
         other => Cause::BadCertificate(other.to_string().into()),
     }
+}
+
+/// For whom a certificate is, and for whom it should be.
+fn names(expected: &str, presented: &[String]) -> String {
+    // webpki shows its own names: `DnsName("broker.example")`, `IpAddress(192.0.2.7)`.
+    let plain = |name: &String| {
+        let inner = name
+            .split_once('(')
+            .map_or(name.as_str(), |(_, inner)| inner);
+        inner.trim_end_matches(')').trim_matches('"').to_owned()
+    };
+    let presented: Vec<_> = presented.iter().map(plain).collect();
+    match presented.as_slice() {
+        [] => format!("it has no subjectAltName, where {expected} would have to stand"),
+        names => format!("it is for {} and not for {expected}", names.join(", ")),
+    }
+}
+
+/// The two mistakes that are made with a certificate of one's own, in our words.
+fn unnamed(error: &str) -> String {
+    match error {
+        "CaUsedAsEndEntity" => {
+            "it is the one of an authority; the broker needs one of its own, signed by it (CA:FALSE)"
+        }
+        "UnsupportedCertVersion" => {
+            "it is of version 1; version 3 is needed, with a subjectAltName for a broker"
+        }
+        other => other,
+    }
+    .to_owned()
 }
 
 /// The broker ended it, and this is all that it says.
