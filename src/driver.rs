@@ -247,7 +247,7 @@ impl Driver {
                 state.protocol.forget_session();
             }
             state.protocol.set_version(self.fallback.version());
-            state.endpoint = Some(attempt.endpoint.clone());
+            state.endpoint = Some(self.options.told(&attempt.endpoint));
             // What was asked on an earlier connection.
             state.ask = None;
         });
@@ -434,7 +434,9 @@ impl Driver {
     fn attempt_failed(&mut self, failed: Failed) -> Next {
         let Failed { error, fault } = failed;
         let error = match (&self.target, fault) {
-            (Some(endpoint), Fault::Way | Fault::Broker) => error.on_the_way(endpoint),
+            (Some(endpoint), Fault::Way | Fault::Broker) => {
+                error.on_the_way(&self.options.told(endpoint))
+            }
             (None, Fault::Way | Fault::Broker) | (_, Fault::Ours) => error,
         };
         log::info!("attempt {}: {error}", self.reconnect.attempts() + 1);
@@ -469,7 +471,7 @@ impl Driver {
         };
         if self.routes.are_several() {
             let event = Event::WayFailed {
-                endpoint: endpoint.clone(),
+                endpoint: self.options.told(endpoint),
                 error: error.clone(),
             };
             self.guard.0.with(|state| state.tell(&event));

@@ -348,7 +348,8 @@ impl Error {
         self.sent
     }
 
-    /// Where the attempt to connect led that failed with this: the endpoint, and whether through a proxy.
+    /// Where the attempt to connect led that failed with this: the endpoint, and whether through the proxy of
+    /// the options.
     pub fn way(&self) -> Option<&str> {
         self.way.as_deref()
     }

@@ -207,6 +207,25 @@ impl Options {
         }
     }
 
+    /// This way as it is told. The proxy is named also where the options alone bring it in: perhaps the user
+    /// does not know of it, and what answers with a certificate may be the proxy.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn told(&self, way: &Endpoint) -> Endpoint {
+        let proxy = self.network.proxy.as_ref();
+        let goes_through = |proxy: &Proxy| proxy.server_for(way).is_some();
+        if self.connector.is_none() && proxy.is_some_and(goes_through) {
+            way.through_proxy()
+        } else {
+            way.clone()
+        }
+    }
+
+    /// This way as it is told.
+    #[cfg(not(feature = "proxy"))]
+    pub(crate) fn told(&self, way: &Endpoint) -> Endpoint {
+        way.clone()
+    }
+
     /// The ways to each broker, in the order in which they are tried.
     pub(crate) fn ways(&self) -> Vec<Vec<Endpoint>> {
         self.places

@@ -252,6 +252,15 @@ impl Endpoint {
         }
     }
 
+    /// The same through the proxy of the options.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn through_proxy(&self) -> Self {
+        Self {
+            via: Via::Proxy,
+            ..self.clone()
+        }
+    }
+
     /// The same without a proxy.
     pub(crate) fn directly(&self) -> Self {
         Self {

@@ -29,7 +29,7 @@ pub(crate) async fn exchange(client: &Client, topic: &str) {
     }
 }
 
-/// The same, then again right after a reconnect that nobody waits for, and after a cut.
+/// The same, then again right after a reconnect that nobody waits for.
 async fn exchange_and_again(world: &crate::world::World, options: Options, topic: &str) {
     let device = world.device(options);
     let client = &device.client;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use coracle::{Blame, Options, Proxy as Through, Tls, Version};
 
 use crate::failures::failure;
-use crate::peers::{FORBIDDEN, GARBAGE, NOT_FOUND, Peer, Refused};
+use crate::peers::{BAD_REQUEST, FORBIDDEN, GARBAGE, NOT_FOUND, Peer, Refused};
 use crate::pki::Authority;
 use crate::proxies::Proxy;
 use crate::schemes::exchange;
@@ -25,6 +25,8 @@ async fn every_door(world: &World, authority: &Authority, site: &Site, proxy: &T
             .proxy(proxy.clone());
         let client = world.client(options).await;
         exchange(&client, "through").await;
+        let way = client.endpoint().expect("it is connected").to_string();
+        assert!(way.ends_with(" through the proxy"), "{way}");
         client.reconnect().expect("it is open");
         exchange(&client, "through").await;
         client.disconnect().await.expect("nothing stays");
@@ -81,7 +83,7 @@ fn a_proxy_that_does_not_play_along_says_how() {
         let (silent, refused) = (Peer::silent(), Refused::new());
         let (forbidden, missing) = (Peer::http(FORBIDDEN), Peer::http(NOT_FOUND));
         let (garbage, closing) = (Peer::answering(GARBAGE), Peer::closing());
-        let web = Peer::answering(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        let web = Peer::answering(BAD_REQUEST);
         let login = "it wants a user name and a password, or others than these";
         let wrong = |proxy: &Proxy| through(&proxy.url()).credentials("user", "wrong-secret");
         for (proxy, sentence, blame) in [
@@ -121,7 +123,7 @@ fn a_proxy_that_does_not_play_along_says_how() {
             ),
             (
                 through(&closing.url("http")),
-                "the other side ended the connection",
+                "the other side ended the connection; perhaps it expects another protocol there",
                 Blame::Network,
             ),
         ] {
@@ -129,7 +131,7 @@ fn a_proxy_that_does_not_play_along_says_how() {
             let error = failure(&world, options(&url, proxy)).await;
             let text = error.to_string();
             println!("{text}");
-            let start = format!("connect: {url}: proxy ");
+            let start = format!("connect: {url} through the proxy: proxy ");
             assert!(text.starts_with(&start), "{shown}: {text}");
             assert!(text.ends_with(sentence), "{shown}: {text}");
             assert!(!text.contains("secret"), "{text}");
@@ -170,5 +172,10 @@ fn exceptions_are_reached_directly() {
         let client = world.client(options(&site.url(Door::Tcp), proxy)).await;
         client.disconnect().await.expect("nothing stays");
         assert_eq!(silent.listening.connections(), 0);
+        let refused = Refused::new();
+        let url = refused.url("mqtt");
+        let proxy = through(&silent.url("http")).except("127.0.0.1");
+        let error = failure(&world, options(&url, proxy)).await;
+        assert_eq!(error.way(), Some(&*url), "{error}");
     });
 }
