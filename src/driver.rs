@@ -446,8 +446,14 @@ impl Driver {
         }
         self.tell_way_failed(&error, fault);
         match self.routes.failed(self.options.clock.now(), fault) {
-            Onward::AtOnce => Next::Connect,
-            Onward::Later => self.round_failed(error),
+            Onward::AtOnce => {
+                self.reconnect.way_failed(&error);
+                Next::Connect
+            }
+            Onward::Later => {
+                let error = self.reconnect.round_failed(error);
+                self.round_failed(error)
+            }
         }
     }
 

@@ -32,7 +32,8 @@ pub enum Event {
     Left,
     /// An attempt to connect has failed.
     ConnectFailed {
-        /// Why. [`Error::is_permanent`] tells whether trying again can help.
+        /// Why. [`Error::is_permanent`] tells whether trying again can help. Of several ways it is the last
+        /// one's error, or the first one that may heal by itself if the last one cannot.
         error: Error,
         /// How many attempts in a row have failed.
         attempt: u32,

@@ -406,6 +406,9 @@ impl Options {
     /// Sets when the driver gives up instead of trying again: `decide` gets the error and how many
     /// attempts in a row have failed, 0 for a connection that was lost. Defaults to never.
     ///
+    /// Of several ways it is asked when all have failed: with the last error, or with the first one that may
+    /// heal by itself if the last one cannot.
+    ///
     /// ```
     /// # use coracle::Options;
     /// # fn main() -> coracle::Result<()> {

@@ -28,6 +28,8 @@ pub(crate) struct Reconnect {
     attempts: u32,
     /// Those, and links in a row that broke before they were stable.
     failures: u32,
+    /// The first failure of this round that may heal by itself.
+    passing: Option<Error>,
 }
 
 /// What becomes of a client whose link or attempt has failed.
@@ -57,6 +59,7 @@ impl Reconnect {
             random,
             attempts: 0,
             failures: 0,
+            passing: None,
         }
     }
 
@@ -68,6 +71,7 @@ impl Reconnect {
     /// A connection has ended, whoever wanted it, that had held for this long.
     pub(crate) fn connection_ended(&mut self, held: Duration) {
         self.attempts = 0;
+        self.passing = None;
         if held >= self.retry.stable {
             self.failures = 0;
         }
@@ -76,6 +80,23 @@ impl Reconnect {
     /// The link was lost.
     pub(crate) fn link_lost(&mut self, error: &Error) -> Decision {
         self.decide(error)
+    }
+
+    /// One of several ways has failed, and another one is tried.
+    pub(crate) fn way_failed(&mut self, error: &Error) {
+        if !error.is_permanent() {
+            self.passing.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// Every way has failed: returns the failure that stands for them all. As long as one may heal by itself,
+    /// trying again can help, even if it does not at the last one: a stranger's web server on port 443 must
+    /// not make a device give up a broker that is only down.
+    pub(crate) fn round_failed(&mut self, last: Error) -> Error {
+        match self.passing.take() {
+            Some(passing) if last.is_permanent() => passing,
+            Some(_) | None => last,
+        }
     }
 
     /// An attempt to connect has failed.

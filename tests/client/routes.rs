@@ -196,6 +196,31 @@ fn give_up_is_asked_when_all_ways_have_failed() {
 }
 
 #[test]
+fn a_fault_of_the_last_way_that_cannot_heal_does_not_stand_for_all() {
+    let map = Map::default();
+    map.block(&["mqtt://broker:1883"]);
+    let mut setup = map.start(|options| {
+        endpoints(options, &["mqtt://b"]).give_up_when(|error, _| error.is_permanent())
+    });
+    // Not authorized: that endpoint is somebody else's.
+    let (mut peer, _) = connecting(&setup);
+    peer.send(b"\x20\x03\x00\x87\x00");
+    setup.world.advance(SECOND / 100);
+    assert_eq!(
+        told(&mut setup),
+        [
+            "mqtt://broker:1883 failed: connect: mqtt://broker:1883: connection refused",
+            "mqtt://b:1883 failed: connect: mqtt://b:1883: the broker refused: not authorized (0x87)",
+            "all failed: connect: mqtt://broker:1883: connection refused",
+        ]
+    );
+    map.unblock();
+    setup.world.advance(2 * SECOND);
+    setup.greet(CONNACK);
+    assert_eq!(told(&mut setup), ["connected"]);
+}
+
+#[test]
 fn a_fleet_in_random_order_spreads_and_a_seed_repeats_it() {
     let first = |seed| {
         let map = Map::default();
