@@ -308,10 +308,10 @@ impl Broker {
         &mut self,
         random: &mut Rng,
         used: impl Fn(Qos) -> Option<PacketId>,
-        is_used: impl Fn(PacketId) -> bool,
     ) {
         let version = self.version;
-        let unknown = PacketId::new(random.u16(1..)).expect("not 0");
+        // Far above what a client counts up to in one run: it must not be in use when this arrives.
+        let unknown = PacketId::new(random.u16(5_000..)).expect("not 0");
         let repeated = self.session.as_ref().and_then(|session| {
             let sent = |theirs: &&Theirs| theirs.stage == Stage::Sent && theirs.qos == Qos::ExactlyOnce;
             session.outgoing.iter().find(sent).cloned()
@@ -323,7 +323,7 @@ impl Broker {
         let Some(link) = self.connected() else { return };
         match random.u8(..14) {
             // Acknowledgements of what nobody knows.
-            0..4 if !is_used(unknown) => {
+            0..4 => {
                 let kinds = [AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp];
                 let kind = kinds[random.usize(..4)];
                 // A PUBREL may name one of ours that is on its way.
@@ -334,8 +334,12 @@ impl Broker {
             // Of the wrong kind.
             4 => {
                 if let Some(id) = used(Qos::ExactlyOnce) {
-                    let kind = [AckKind::Puback, AckKind::Pubcomp][random.usize(..2)];
-                    link.acknowledge(version, kind, id, Reason::SUCCESS, None);
+                    // If PUBREC is on its way before it, PUBCOMP counts.
+                    let (kind, mark) = match random.bool() {
+                        true => (AckKind::Puback, Mark::Puback(id, Reason::SUCCESS)),
+                        false => (AckKind::Pubcomp, Mark::Pubcomp(id)),
+                    };
+                    link.acknowledge(version, kind, id, Reason::SUCCESS, Some(mark));
                 }
             }
             5 => {

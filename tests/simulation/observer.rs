@@ -49,6 +49,7 @@ pub(crate) struct Observer {
     torn: u32,
     // What belongs to the connection.
     phase: Phase,
+    leaving: bool,
     input: Vec<u8>,
     limits: Limits,
     in_flight: BTreeMap<PacketId, Qos>,
@@ -69,6 +70,7 @@ impl Observer {
             left: BTreeSet::new(),
             torn: 0,
             phase: Phase::Opened,
+            leaving: false,
             input: Vec::new(),
             limits: Limits::NONE,
             in_flight: BTreeMap::new(),
@@ -82,6 +84,7 @@ impl Observer {
     /// A new connection.
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Opened;
+        self.leaving = false;
         self.limits = Limits::NONE;
     }
 
@@ -106,14 +109,19 @@ impl Observer {
 
     /// Whether the client has said DISCONNECT.
     pub(crate) fn has_left(&self) -> bool {
-        self.phase == Phase::Left
+        self.leaving || self.phase == Phase::Left
+    }
+
+    /// The application told the client to leave: it takes nothing to heart any more.
+    pub(crate) fn leaves(&mut self) {
+        self.leaving = true;
     }
 
     pub(crate) fn is_greeted(&self) -> bool {
         self.phase == Phase::Greeted
     }
 
-    /// An identifier that is in use for a message of this QoS, and one that is not in use.
+    /// An identifier that is in use for a message of this QoS.
     pub(crate) fn used(&self, qos: Qos, ledger: &Ledger) -> Option<PacketId> {
         self.in_flight.iter().find_map(|(id, of)| {
             let Use::Message { number, released } = self.open.get(id)? else {
@@ -122,10 +130,6 @@ impl Observer {
             let fits = *of == qos && !released && ledger.mine[number].qos == qos;
             fits.then_some(*id)
         })
-    }
-
-    pub(crate) fn is_used(&self, id: PacketId) -> bool {
-        self.open.contains_key(&id)
     }
 
     /// The client has read this.

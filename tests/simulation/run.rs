@@ -466,11 +466,8 @@ impl Run {
     fn surprise(&mut self) {
         let ledger = self.ledger.borrow();
         let observer = &self.observer;
-        self.broker.surprise(
-            &mut self.random,
-            |qos| observer.used(qos, &ledger),
-            |id| observer.is_used(id),
-        );
+        self.broker
+            .surprise(&mut self.random, |qos| observer.used(qos, &ledger));
     }
 
     fn weather(&mut self) {
@@ -524,6 +521,10 @@ impl Run {
             0 => {
                 self.reconnects += 1;
                 client.reconnect().expect("it is open");
+                self.read_marks();
+                if self.conn.is_some() {
+                    self.observer.leaves();
+                }
                 return;
             }
             1 => client.ping(),
