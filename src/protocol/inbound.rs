@@ -181,7 +181,7 @@ impl Protocol {
             },
             Packet::Unsuback(unsuback) => match ids.owner(unsuback.id) {
                 Some(Owner::Unsubscribe(key)) => {
-                    unsubscribing.handle_unsuback(key, &unsuback, ids, out)?;
+                    unsubscribing.handle_unsuback(key, &unsuback, subscribing, ids, out)?;
                     true
                 }
                 Some(Owner::PublishOut(_) | Owner::Subscribe(_) | Owner::Burnt) | None => false,

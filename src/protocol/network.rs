@@ -111,8 +111,9 @@ impl Protocol {
                 &mut self.out,
             );
             session.publish_in.disconnected();
-            session.subscribing.disconnected(&mut session.ids);
-            session.unsubscribing.disconnected(&mut session.ids);
+            let ids = &mut session.ids;
+            session.subscribing.disconnected(ids, &mut self.out);
+            session.unsubscribing.disconnected(ids, &mut self.out);
             for token in online.ping.disconnected() {
                 let error = Error::new(kind.clone(), Doing::Pinging);
                 self.out.done(token, Err(error));

@@ -24,7 +24,7 @@ use super::{Asked, Done, Effect, Grant, Identifier, Token, Wish};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::message::PacketId;
+use crate::message::{PacketId, Qos};
 use crate::properties::{Properties, Remarks};
 use crate::reason::Reason;
 use crate::topic;
@@ -88,6 +88,8 @@ struct Flight {
     request: Request,
     /// Where the packet ends in the stream of bytes.
     end: u64,
+    /// Filters that the broker answered a later UNSUBSCRIBE for.
+    overtaken: Vec<Rc<str>>,
 }
 
 /// A subscription that the broker granted.
@@ -188,6 +190,7 @@ impl Subscribing {
             id,
             request,
             end: out.total(),
+            overtaken: Vec::new(),
         });
     }
 
@@ -218,7 +221,7 @@ impl Subscribing {
         &mut self,
         key: usize,
         suback: &Suback<'_>,
-        unsubscribing: &Unsubscribing,
+        unsubscribing: &mut Unsubscribing,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
@@ -237,14 +240,21 @@ impl Subscribing {
         }
         // It has left, whether or not the flush was noticed.
         self.handle_flushed(key, out);
-        let Flight { id, request, .. } = self.flights.remove(key);
+        let Flight {
+            id,
+            request,
+            overtaken,
+            ..
+        } = self.flights.remove(key);
         ids.release(id);
         let remarks = Remarks::from(suback.properties);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
+            unsubscribing.overtaken(filter, request.order);
             // What is restored stands there already, unless nobody wants it any more. Nor is it wanted if
-            // an UNSUBSCRIBE follows.
+            // an UNSUBSCRIBE follows, or has been answered first.
             if !reason.is_error()
                 && request.call.is_some()
+                && !overtaken.contains(filter)
                 && !unsubscribing.follows(filter, request.order)
             {
                 let active = Active {
@@ -269,14 +279,42 @@ impl Subscribing {
         self.active.remove(filter);
     }
 
+    /// The broker has answered an UNSUBSCRIBE for `filter` that came at this place in the common order, so
+    /// it has dealt with every SUBSCRIBE before it: sent again, that would undo the later one.
+    pub(super) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
+        for (_, flight) in &mut self.flights {
+            let mut filters = flight.request.filters.iter();
+            if flight.request.order < order && filters.any(|(name, _)| name == filter) {
+                flight.overtaken.push(Rc::clone(filter));
+            }
+        }
+    }
+
     /// The connection is over: what was not answered is asked again, in its order. That goes for what
     /// restores, too: the next connection may find the session that this one began.
-    pub(super) fn disconnected(&mut self, ids: &mut PacketIds) {
-        let mut flights: Vec<_> = self.flights.drain().collect();
-        flights.sort_by_key(|flight| flight.end);
-        for flight in flights.into_iter().rev() {
+    pub(super) fn disconnected(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
+        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
+        flights.sort_by_key(|(_, flight)| flight.end);
+        for (_, flight) in flights.into_iter().rev() {
             ids.release(flight.id);
-            self.queue.push_front(flight.request);
+            let Flight {
+                mut request,
+                overtaken,
+                ..
+            } = flight;
+            for (filter, options) in std::mem::take(&mut request.filters) {
+                if overtaken.contains(&filter) {
+                    let answer = Asked::Answered(as_asked(options.qos), Remarks::NONE);
+                    self.granted(request.call, Grant { filter, answer }, out);
+                } else {
+                    request.filters.push((filter, options));
+                }
+            }
+            if request.filters.is_empty() {
+                self.answered(&request, out);
+            } else {
+                self.queue.push_front(request);
+            }
         }
     }
 
@@ -404,6 +442,15 @@ impl Subscribing {
         let Some((_, token)) = call.wait else { return };
         let failed = call.grants.iter().find_map(Grant::error);
         out.done(token, failed.map_or(Ok(Done::Granted(call.grants)), Err));
+    }
+}
+
+/// What the broker is taken to have granted if its answer was lost and does not matter any more.
+fn as_asked(qos: Qos) -> Reason {
+    match qos {
+        Qos::AtMostOnce => Reason::SUCCESS,
+        Qos::AtLeastOnce => Reason::GRANTED_QOS_1,
+        Qos::ExactlyOnce => Reason::GRANTED_QOS_2,
     }
 }
 

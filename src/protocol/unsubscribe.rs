@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds, REQUESTS};
-use super::subscribe::BATCH;
+use super::subscribe::{BATCH, Subscribing};
 use super::{Done, Token};
 use crate::codec::unsubscribe::{NameList, push_name};
 use crate::codec::{Packet, Unsuback, Unsubscribe};
@@ -47,9 +47,8 @@ struct Call {
 struct Request {
     order: u64,
     call: usize,
-    /// Where its filters stand among those of the call.
-    first: usize,
-    filters: Vec<Rc<str>>,
+    /// Each with its place among the filters of the call.
+    filters: Vec<(usize, Rc<str>)>,
     flushed: bool,
 }
 
@@ -59,6 +58,14 @@ struct Flight {
     request: Request,
     /// Where the packet ends in the stream of bytes.
     end: u64,
+    /// Filters that the broker answered a later SUBSCRIBE for.
+    overtaken: Vec<Rc<str>>,
+}
+
+impl Request {
+    fn names(&self, filter: &str) -> bool {
+        self.filters.iter().any(|(_, name)| **name == *filter)
+    }
 }
 
 /// The machine.
@@ -88,11 +95,11 @@ impl Unsubscribing {
             failure: None,
             sent: Sent::No,
         });
-        for (batch, filters) in filters.chunks(BATCH).enumerate() {
+        let placed: Vec<(usize, Rc<str>)> = filters.iter().cloned().enumerate().collect();
+        for filters in placed.chunks(BATCH) {
             self.queue.push_back(Request {
                 order,
                 call,
-                first: batch * BATCH,
                 filters: filters.to_vec(),
                 flushed: false,
             });
@@ -121,7 +128,7 @@ impl Unsubscribing {
             return;
         };
         let mut payload = Vec::new();
-        for filter in &request.filters {
+        for (_, filter) in &request.filters {
             push_name(&mut payload, filter);
         }
         let packet = Packet::Unsubscribe(Unsubscribe {
@@ -141,6 +148,7 @@ impl Unsubscribing {
             id,
             request,
             end: out.total(),
+            overtaken: Vec::new(),
         });
     }
 
@@ -171,6 +179,7 @@ impl Unsubscribing {
         &mut self,
         key: usize,
         unsuback: &Unsuback<'_>,
+        subscribing: &mut Subscribing,
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
@@ -202,11 +211,12 @@ impl Unsubscribing {
             let before = std::mem::take(&mut call.remarks);
             call.remarks = before.and(unsuback.properties);
         }
-        for (index, (filter, reason)) in request.filters.iter().zip(reasons).enumerate() {
+        for ((place, filter), reason) in request.filters.iter().zip(reasons) {
+            subscribing.overtaken(filter, request.order);
             let Some(call) = self.calls.get_mut(request.call) else {
                 continue;
             };
-            if let Some(slot) = call.reasons.get_mut(request.first + index) {
+            if let Some(slot) = call.reasons.get_mut(*place) {
                 *slot = reason;
             }
             if reason.is_error() {
@@ -226,16 +236,38 @@ impl Unsubscribing {
             .iter()
             .chain(flights)
             .filter(|request| request.order > order)
-            .any(|request| request.filters.iter().any(|name| **name == *filter))
+            .any(|request| request.names(filter))
+    }
+
+    /// The broker has answered a SUBSCRIBE for `filter` that came at this place in the common order, so it
+    /// has dealt with every UNSUBSCRIBE before it: sent again, that would undo the later one.
+    pub(super) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
+        for (_, flight) in &mut self.flights {
+            if flight.request.order < order && flight.request.names(filter) {
+                flight.overtaken.push(Rc::clone(filter));
+            }
+        }
     }
 
     /// The connection is over: what was not answered is asked again, in its order.
-    pub(super) fn disconnected(&mut self, ids: &mut PacketIds) {
-        let mut flights: Vec<_> = self.flights.drain().collect();
-        flights.sort_by_key(|flight| flight.end);
-        for flight in flights.into_iter().rev() {
+    pub(super) fn disconnected(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
+        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
+        flights.sort_by_key(|(_, flight)| flight.end);
+        for (_, flight) in flights.into_iter().rev() {
             ids.release(flight.id);
-            self.queue.push_front(flight.request);
+            let Flight {
+                mut request,
+                overtaken,
+                ..
+            } = flight;
+            request
+                .filters
+                .retain(|(_, filter)| !overtaken.contains(filter));
+            if request.filters.is_empty() {
+                self.answered(&request, out);
+            } else {
+                self.queue.push_front(request);
+            }
         }
     }
 
@@ -271,7 +303,6 @@ impl Unsubscribing {
         let kept = request.filters.len() / 2;
         let half = Request {
             filters: request.filters.split_off(kept),
-            first: request.first + kept,
             ..request
         };
         self.queue.push_front(half);

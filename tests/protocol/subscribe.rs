@@ -603,3 +603,38 @@ fn a_filter_unsubscribed_from_while_it_is_restored_does_not_come_back() {
         scene.sends_nothing();
     });
 }
+
+#[test]
+fn a_subscribe_whose_answer_was_lost_does_not_undo_a_later_unsubscribe() {
+    // Found by the simulation, seed 3765: the broker answered the UNSUBSCRIBE and not the SUBSCRIBE.
+    play_online(&v5(), |scene| {
+        let one = scene.subscribe(&["a", "b"], Qos::AtLeastOnce, Wait::Ack);
+        scene.unsubscribe(&["a"], Wait::None);
+        let two = scene.subscribe(&["c"], Qos::AtLeastOnce, Wait::Ack);
+        scene.unsubscribe(&["c"], Wait::None);
+        scene.receive(b"\xB0\x04\0\x02\0\0\xB0\x04\0\x04\0\0");
+        scene.cut();
+        assert!(scene.outcome(two).is_ok());
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(PRESENT_5);
+        scene.sends(&[b"\x82\x07\0\x05\0\0\x01b\x01"]);
+        scene.receive(b"\x90\x04\0\x05\0\x01");
+        assert!(scene.outcome(one).is_ok());
+        assert!(scene.protocol.is_drained());
+    });
+}
+
+#[test]
+fn a_subscribe_that_is_answered_after_a_later_unsubscribe_is_not_restored() {
+    play_online(&v5(), |scene| {
+        scene.subscribe(&["a"], Qos::AtLeastOnce, Wait::None);
+        scene.unsubscribe(&["a"], Wait::None);
+        scene.receive(b"\xB0\x04\0\x02\0\0\x90\x04\0\x01\0\x01");
+        scene.cut();
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x03\0\0\0");
+        scene.sends_nothing();
+    });
+}

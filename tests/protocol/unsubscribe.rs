@@ -163,3 +163,31 @@ fn an_unsubscribe_waits_behind_no_message() {
         scene.sends(&[b"\xA2\x06\0\x02\0\0\x01a"]);
     });
 }
+
+#[test]
+fn an_unsubscribe_whose_answer_was_lost_does_not_undo_a_later_subscribe() {
+    // Found by the simulation, seed 659: the broker answered the second SUBSCRIBE and not the UNSUBSCRIBE.
+    for (connack, again) in [
+        (PRESENT_5, b"".as_slice()),
+        (b"\x20\x03\0\0\0", b"\x82\x07\0\x04\0\0\x01a\x01"),
+    ] {
+        play_online(&v5(), |scene| {
+            scene.subscribe(&["a"], Qos::AtLeastOnce, Wait::None);
+            scene.receive(b"\x90\x04\0\x01\0\x01");
+            let token = scene.unsubscribe(&["b", "a"], Wait::Ack);
+            scene.subscribe(&["a"], Qos::AtLeastOnce, Wait::None);
+            scene.receive(b"\x90\x04\0\x03\0\x01");
+            scene.cut();
+            scene.connect();
+            scene.wire.clear();
+            scene.receive(connack);
+            let id = if again.is_empty() { 4 } else { 5 };
+            scene.sends(&[again, &[0xA2, 6, 0, id, 0, 0, 1, b'b']]);
+            scene.receive(&[0xB0, 4, 0, id, 0, 0x11]);
+            assert_eq!(
+                reasons(scene, token),
+                [Reason::NO_SUBSCRIPTION_EXISTED, Reason::SUCCESS]
+            );
+        });
+    }
+}

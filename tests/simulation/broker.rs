@@ -199,7 +199,9 @@ impl Broker {
 
     /// Whether the broker wants the connection ended once its output has gone.
     pub(crate) fn is_over(&self) -> bool {
-        self.link.as_ref().is_none_or(|link| link.phase == Phase::Over)
+        self.link
+            .as_ref()
+            .is_none_or(|link| link.phase == Phase::Over)
     }
 
     /// Bytes on the way to the client.
@@ -240,7 +242,11 @@ impl Broker {
     }
 
     pub(crate) fn filters(&self) -> &BTreeMap<String, Qos> {
-        &self.session.as_ref().expect("there is a connection").filters
+        &self
+            .session
+            .as_ref()
+            .expect("there is a connection")
+            .filters
     }
 
     pub(crate) fn epoch(&self) -> u32 {
@@ -304,27 +310,33 @@ impl Broker {
     }
 
     /// Something that no good broker does, or need not do.
-    pub(crate) fn surprise(
-        &mut self,
-        random: &mut Rng,
-        used: impl Fn(Qos) -> Option<PacketId>,
-    ) {
+    pub(crate) fn surprise(&mut self, random: &mut Rng, used: impl Fn(Qos) -> Option<PacketId>) {
         let version = self.version;
         // Far above what a client counts up to in one run: it must not be in use when this arrives.
         let unknown = PacketId::new(random.u16(5_000..)).expect("not 0");
         let repeated = self.session.as_ref().and_then(|session| {
-            let sent = |theirs: &&Theirs| theirs.stage == Stage::Sent && theirs.qos == Qos::ExactlyOnce;
+            let sent =
+                |theirs: &&Theirs| theirs.stage == Stage::Sent && theirs.qos == Qos::ExactlyOnce;
             session.outgoing.iter().find(sent).cloned()
         });
         let released = self.session.as_ref().and_then(|session| {
             let released = |theirs: &&Theirs| theirs.stage == Stage::Released;
-            session.outgoing.iter().find(released).and_then(|theirs| theirs.id)
+            session
+                .outgoing
+                .iter()
+                .find(released)
+                .and_then(|theirs| theirs.id)
         });
         let Some(link) = self.connected() else { return };
         match random.u8(..14) {
             // Acknowledgements of what nobody knows.
             0..4 => {
-                let kinds = [AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp];
+                let kinds = [
+                    AckKind::Puback,
+                    AckKind::Pubrec,
+                    AckKind::Pubrel,
+                    AckKind::Pubcomp,
+                ];
                 let kind = kinds[random.usize(..4)];
                 // A PUBREL may name one of ours that is on its way.
                 if kind != AckKind::Pubrel || !link.owed.contains(&unknown) {
@@ -379,7 +391,8 @@ impl Broker {
             }
             // The rules broken: the client hangs up.
             10 => {
-                let packets: [&[u8]; 4] = [b"\x00\x00", b"\xe1\x00", b"\x20\x02\x00\x00", b"\x32\x00"];
+                let packets: [&[u8]; 4] =
+                    [b"\x00\x00", b"\xe1\x00", b"\x20\x02\x00\x00", b"\x32\x00"];
                 link.output.extend(packets[random.usize(..4)]);
                 link.phase = Phase::Over;
             }
@@ -408,9 +421,7 @@ impl Broker {
                 };
                 link.client_aliases = connect.properties.topic_alias_maximum().unwrap_or(0);
                 link.ends_session = match version {
-                    Version::V5_0 => {
-                        connect.properties.session_expiry_interval().unwrap_or(0) == 0
-                    }
+                    Version::V5_0 => connect.properties.session_expiry_interval().unwrap_or(0) == 0,
                     _ => connect.clean,
                 };
                 return self.connect(connect.clean, random, ledger);
@@ -570,8 +581,16 @@ impl Broker {
         if version == Version::V5_0 && bad {
             link.limits = Limits {
                 receive_maximum: random.usize(1..12),
-                packet_size: if random.u8(..4) == 0 { random.usize(60..400) } else { usize::MAX },
-                qos: if random.u8(..12) == 0 { Qos::AtLeastOnce } else { Qos::ExactlyOnce },
+                packet_size: if random.u8(..4) == 0 {
+                    random.usize(60..400)
+                } else {
+                    usize::MAX
+                },
+                qos: if random.u8(..12) == 0 {
+                    Qos::AtLeastOnce
+                } else {
+                    Qos::ExactlyOnce
+                },
                 retain: random.u8(..6) > 0,
                 aliases: random.u16(..4),
             };

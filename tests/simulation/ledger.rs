@@ -116,6 +116,8 @@ pub(crate) struct Ledger {
     pub(crate) orderly: u32,
     /// Bytes left the client that nobody saw.
     pub(crate) blind: bool,
+    /// PUBLISHes that were cut off before their number.
+    pub(crate) torn: u32,
     /// The tightest of what any CONNACK announced.
     pub(crate) tightest: Limits,
 }
@@ -131,6 +133,7 @@ impl Ledger {
             untold_losses: 0,
             orderly: 0,
             blind: false,
+            torn: 0,
             tightest: Limits::NONE,
         }
     }

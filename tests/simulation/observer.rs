@@ -12,7 +12,10 @@ use crate::ledger::{Ledger, Limits, MARK, marks, number_of};
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mark {
     /// `anew` if the client knows by it that there was no session.
-    Connack { anew: bool, limits: Limits },
+    Connack {
+        anew: bool,
+        limits: Limits,
+    },
     Refused,
     Puback(PacketId, Reason),
     Pubrec(PacketId, Reason),
@@ -99,6 +102,7 @@ impl Observer {
                 ledger.of(number).left = true;
             }
             self.torn += u32::from(!found);
+            ledger.torn += u32::from(!found);
         }
         self.open
             .retain(|_, what| matches!(what, Use::Message { .. }));

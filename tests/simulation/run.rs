@@ -108,7 +108,6 @@ pub(crate) struct Run {
     world: World,
     network: Network,
     random: Rng,
-    version: Version,
     client: Option<Client>,
     driver: Option<Task<coracle::Result<()>>>,
     events: Events,
@@ -188,7 +187,6 @@ impl Run {
         let broker = Broker::new(version, &mut random);
         Self {
             network,
-            version,
             client: Some(client),
             driver: Some(driver),
             events,
@@ -365,6 +363,9 @@ impl Run {
         };
         let wanted = wanted.expect("one or more").acknowledge(acknowledge);
         let wait = WAITS[self.random.usize(..3)];
+        if self.talks {
+            eprintln!("  subscribe {filters:?} {qos:?} {wait:?}, by hand {by_hand}");
+        }
         let live = Rc::new(RefCell::new(Live::Asked));
         let end = Rc::clone(&live);
         let subscribing = if !by_hand && self.random.u8(..5) == 0 {
@@ -406,6 +407,9 @@ impl Run {
         }
         let nth = self.random.usize(..self.handles.len());
         let mut handle = self.handles.swap_remove(nth);
+        if self.talks {
+            eprintln!("  drop {:?}", handle.filters);
+        }
         for message in handle.held.drain(..) {
             message.acknowledge().expect("once");
         }
@@ -416,6 +420,9 @@ impl Run {
     fn unsubscribe(&mut self) {
         let client = self.client.as_ref().expect("until it leaves");
         let filter = FILTERS[self.random.usize(..FILTERS.len())];
+        if self.talks {
+            eprintln!("  unsubscribe {filter}");
+        }
         for handle in &mut self.handles {
             handle.filters.remove(filter);
         }
@@ -458,7 +465,11 @@ impl Run {
     }
 
     fn pass(&mut self) {
-        let most = if self.random.u8(..4) == 0 { 40_000 } else { 3_000 };
+        let most = if self.random.u8(..4) == 0 {
+            40_000
+        } else {
+            3_000
+        };
         let span = Duration::from_millis(self.random.u64(..most));
         self.world.advance(span);
     }
@@ -489,7 +500,8 @@ impl Run {
                 let cut = [Cut::Close, Cut::Reset][self.random.usize(..2)];
                 if self.random.bool() {
                     // After a reset the bytes would not be seen.
-                    self.network.cut_after_sent(self.random.usize(..80), Cut::Close);
+                    self.network
+                        .cut_after_sent(self.random.usize(..80), Cut::Close);
                 } else {
                     self.network
                         .cut_after_received(self.random.usize(..60), cut);
@@ -774,7 +786,7 @@ impl Run {
                         ErrorKind::SessionLost { received } => {
                             qos == Qos::ExactlyOnce
                                 && ledger.told_losses > 0
-                                && (mine.left || ledger.blind || self.version == Version::V5_0)
+                                && (mine.left || ledger.blind || ledger.torn > 0)
                                 && *received == mine.received
                                 && (*received || !self.republish)
                         }
@@ -889,7 +901,10 @@ impl Run {
             }
             if mine.superseded {
                 let given_up = excused || mine.told_of_end();
-                assert!(given_up, "the identifier of {number} was used twice: {mine:?}");
+                assert!(
+                    given_up,
+                    "the identifier of {number} was used twice: {mine:?}"
+                );
             }
         }
         self.judge_unsent();
@@ -991,7 +1006,8 @@ impl Run {
                 .handles
                 .iter()
                 .filter(|handle| {
-                    matches!(*handle.live.borrow(), Live::Open(_)) && handle.filters.contains(filter)
+                    matches!(*handle.live.borrow(), Live::Open(_))
+                        && handle.filters.contains(filter)
                 })
                 .map(|handle| handle.qos)
                 .max();
