@@ -88,7 +88,7 @@ struct Flight {
     request: Request,
     /// Where the packet ends in the stream of bytes.
     end: u64,
-    /// Filters that the broker answered a later UNSUBSCRIBE for.
+    /// Filters that the broker answered a later request for.
     overtaken: Vec<Rc<str>>,
 }
 
@@ -250,8 +250,9 @@ impl Subscribing {
         let remarks = Remarks::from(suback.properties);
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             unsubscribing.overtaken(filter, request.order);
+            self.overtaken(filter, request.order);
             // What is restored stands there already, unless nobody wants it any more. Nor is it wanted if
-            // an UNSUBSCRIBE follows, or has been answered first.
+            // an UNSUBSCRIBE follows, or if a later request was answered first.
             if !reason.is_error()
                 && request.call.is_some()
                 && !overtaken.contains(filter)
@@ -279,8 +280,8 @@ impl Subscribing {
         self.active.remove(filter);
     }
 
-    /// The broker has answered an UNSUBSCRIBE for `filter` that came at this place in the common order, so
-    /// it has dealt with every SUBSCRIBE before it: sent again, that would undo the later one.
+    /// The broker has answered a request for `filter` that came at this place in the common order, so it has
+    /// dealt with every SUBSCRIBE before it: sent again, that would undo the later one, or lower its QoS.
     pub(super) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
         for (_, flight) in &mut self.flights {
             let mut filters = flight.request.filters.iter();

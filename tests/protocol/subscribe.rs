@@ -638,3 +638,29 @@ fn a_subscribe_that_is_answered_after_a_later_unsubscribe_is_not_restored() {
         scene.sends_nothing();
     });
 }
+
+#[test]
+fn a_subscribe_whose_answer_was_lost_does_not_lower_the_qos_of_a_later_one() {
+    // Found by the simulation, seed 8571: the broker answered the second SUBSCRIBE and not the first.
+    play_online(&v5(), |scene| {
+        let one = scene.subscribe(&["a"], Qos::AtMostOnce, Wait::Ack);
+        let two = scene.subscribe(&["a"], Qos::ExactlyOnce, Wait::Ack);
+        scene.receive(b"\x90\x04\0\x02\0\x02");
+        scene.cut();
+        assert!(scene.outcome(one).is_ok() && scene.outcome(two).is_ok());
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(PRESENT_5);
+        scene.sends_nothing();
+        // Nor when the answers come in another order and the session is lost.
+        scene.subscribe(&["b"], Qos::AtMostOnce, Wait::None);
+        scene.subscribe(&["b"], Qos::ExactlyOnce, Wait::None);
+        scene.wire.clear();
+        scene.receive(b"\x90\x04\0\x04\0\x02\x90\x04\0\x03\0\0");
+        scene.cut();
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x03\0\0\0");
+        scene.sends(&[b"\x82\x0B\0\x05\0\0\x01a\x02\0\x01b\x02"]);
+    });
+}
