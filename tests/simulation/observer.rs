@@ -53,6 +53,7 @@ pub(crate) struct Observer {
     // What belongs to the connection.
     phase: Phase,
     leaving: bool,
+    greeted: bool,
     input: Vec<u8>,
     limits: Limits,
     in_flight: BTreeMap<PacketId, Qos>,
@@ -74,6 +75,7 @@ impl Observer {
             torn: 0,
             phase: Phase::Opened,
             leaving: false,
+            greeted: false,
             input: Vec::new(),
             limits: Limits::NONE,
             in_flight: BTreeMap::new(),
@@ -88,6 +90,7 @@ impl Observer {
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Opened;
         self.leaving = false;
+        self.greeted = false;
         self.limits = Limits::NONE;
     }
 
@@ -121,8 +124,9 @@ impl Observer {
         self.leaving = true;
     }
 
-    pub(crate) fn is_greeted(&self) -> bool {
-        self.phase == Phase::Greeted
+    /// Whether the client has read the CONNACK of this connection.
+    pub(crate) fn was_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// An identifier that is in use for a message of this QoS.
@@ -141,6 +145,7 @@ impl Observer {
         match mark {
             Mark::Connack { anew, limits } => {
                 self.phase = Phase::Greeted;
+                self.greeted = true;
                 self.limits = limits;
                 self.known = limits;
                 let tightest = &mut ledger.tightest;

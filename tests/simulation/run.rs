@@ -26,8 +26,8 @@ use crate::observer::Observer;
 /// Steps of one run. Longer runs found nothing that more runs did not.
 const STEPS: usize = 140;
 
-/// Longer than any delay, timeout and keep-alive together.
-const PATIENCE: u32 = 400;
+/// Seconds: longer than any delay, timeout and keep-alive together, and than all attempts that fail.
+const PATIENCE: u32 = 1_500;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TOPICS: [&str; 3] = ["t/a", "t/b/c", "telemetry/hall/temperature"];
@@ -681,8 +681,7 @@ impl Run {
         let rest = conn.peer.received();
         assert!(rest.is_empty(), "everything was observed");
         drop(conn);
-        let greeted = self.observer.is_greeted() || self.observer.has_left();
-        self.broker.ended(greeted);
+        self.broker.ended(self.observer.was_greeted());
         let mut ledger = self.ledger.borrow_mut();
         self.observer.ended(&mut ledger);
         ledger.blind |= self.seen_bytes != self.network.bytes_sent();
@@ -696,8 +695,7 @@ impl Run {
         let Some(conn) = &mut self.conn else { return };
         conn.air = Air::Silent;
         conn.wire.clear();
-        self.broker
-            .ended(self.observer.is_greeted() || self.observer.has_left());
+        self.broker.ended(self.observer.was_greeted());
     }
 
     // What must hold all the time.
