@@ -4,9 +4,12 @@
 //! `SEED=42 cargo test --test simulation promises` a single one; that is also what a failure prints.
 
 mod broker;
+mod cuts;
+mod drops;
 mod ledger;
 mod observer;
 mod run;
+mod storm;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -128,6 +128,7 @@ pub(crate) struct Run {
     queue_bytes: usize,
     republish: bool,
     keep_qos0: bool,
+    keep_alive: bool,
     reconnects: u32,
     /// TRACE is set: it tells what happens.
     talks: bool,
@@ -153,6 +154,7 @@ impl Run {
         let queue_bytes = [200, 600, 3000, 1 << 20][random.usize(..4)];
         let republish = random.u8(..6) == 0;
         let keep_qos0 = random.u8(..4) > 0;
+        let keep_alive = [0, 5, 30, 60][random.usize(..4)];
         let session = match random.u8(..8) {
             0 => Session::None,
             1 => Session::Resume,
@@ -171,7 +173,7 @@ impl Run {
             .stream_bytes([300, 1 << 20][random.usize(..2)])
             .keep_qos0_offline(keep_qos0)
             .republish_after_session_loss(republish)
-            .keep_alive(Duration::from_secs([0, 5, 30, 60][random.usize(..4)]))
+            .keep_alive(Duration::from_secs(keep_alive))
             .ping_timeout(Duration::from_secs(random.u64(2..10)))
             .take_timeout(Duration::from_secs(random.u64(1..20)))
             .wait_timeout(Duration::from_secs(random.u64(5..200)))
@@ -205,6 +207,7 @@ impl Run {
             queue_bytes,
             republish,
             keep_qos0,
+            keep_alive: keep_alive > 0,
             reconnects: 0,
             talks: std::env::var_os("TRACE").is_some(),
             digest: 0xcbf2_9ce4_8422_2325,
@@ -822,8 +825,12 @@ impl Run {
         self.unstall();
         self.network.release_flush();
         self.network.all_attempts(Attempt::Accept);
-        // What the broker kept back comes after a reconnect only.
-        self.end(Cut::Reset);
+        // What the broker kept back comes after a reconnect only. That a link is silent the client has to
+        // find out itself, if it has a keep-alive.
+        let silent = |conn: &Conn| conn.air == Air::Silent;
+        if !self.keep_alive || !self.conn.as_ref().is_some_and(silent) {
+            self.end(Cut::Reset);
+        }
         let mut quiet = 0;
         for _ in 0..PATIENCE {
             for _ in 0..50 {
