@@ -63,13 +63,16 @@ fn start(version: Version) -> (World, Client, smol::Task<coracle::Result<()>>) {
     (world, client, driver)
 }
 
+/// What must hold afterwards.
+type Check = Box<dyn Fn(&World, &Client)>;
+
 /// Something to do, by name, with what must hold after it, wherever it was dropped.
 struct Operation {
     name: String,
     /// Whether it begins with a connection.
     online: bool,
     begin: Box<dyn Fn(&Client) -> Erased>,
-    check: Box<dyn Fn(&World, &Client)>,
+    check: Check,
 }
 
 fn operation<T: 'static, F: Future<Output = T> + 'static>(

@@ -875,7 +875,7 @@ impl Run {
         );
     }
 
-    fn judge(&mut self) {
+    fn judge(&self) {
         self.judge_mine();
         self.judge_theirs();
         self.judge_filters();
