@@ -18,15 +18,16 @@ use std::time::{Duration, Instant};
 
 use crate::transport::Endpoint;
 
-/// How often brokers may send a client on to another one before a connection comes about. Clusters need
-/// one or two; two brokers that point at each other would go on for ever.
+/// How often brokers may send a client on to another one before a delay or a connection comes about.
+/// Clusters need one or two; two brokers that point at each other would go on for ever.
 const REFERRALS: u32 = 4;
 
 /// The ways of one client.
 pub(crate) struct Routes {
-    /// Those of the user; behind them, if there is one, the broker to which another one has sent us.
+    /// Those of the user; behind them the broker to which we were sent for good, and the one to which we
+    /// were sent for now, as far as there are such.
     brokers: Vec<Broker>,
-    /// How often we were sent on since the last connection.
+    /// How often we were sent on since the last connection or delay.
     referrals: u32,
     aside: Duration,
     state: State,
@@ -159,9 +160,10 @@ impl Routes {
                 None => {}
             }
         }
-        // Nothing is gained by trying none.
-        if left.is_empty() {
-            left.extend(0..self.brokers.len());
+        // Nothing is gained by trying none of the user's: where we were sent to may be gone.
+        let is_users = |index: &usize| self.brokers[*index].referral.is_none();
+        if !left.iter().any(is_users) {
+            left.extend((0..self.brokers.len()).filter(is_users));
         }
         Round {
             broker: left.pop_front().unwrap_or_default(),
@@ -172,6 +174,17 @@ impl Routes {
 
     /// The attempt has failed.
     pub(crate) fn failed(&mut self, now: Instant, fault: Fault) -> Onward {
+        let onward = self.fail(now, fault);
+        match onward {
+            Onward::AtOnce => {}
+            // A delay keeps a client from being busy too. Without it, a broker that always sends us on to
+            // one that is down for a while would never be followed again.
+            Onward::Later => self.referrals = 0,
+        }
+        onward
+    }
+
+    fn fail(&mut self, now: Instant, fault: Fault) -> Onward {
         let State::Trying(mut round) = std::mem::replace(&mut self.state, State::Between) else {
             return Onward::Later;
         };
@@ -186,7 +199,7 @@ impl Routes {
             Fault::Way | Fault::Broker => {}
         }
         broker.aside_until = now.checked_add(self.aside);
-        self.end_referral();
+        self.end_referral_for_now();
         let Some(next) = round.left.pop_front() else {
             return Onward::Later;
         };
@@ -209,7 +222,7 @@ impl Routes {
         broker.best = broker.way(round.failed).unwrap_or(broker.best);
         match broker.referral {
             // It was for this one connection.
-            Some(Referral::ForNow) => self.end_referral(),
+            Some(Referral::ForNow) => self.end_referral_for_now(),
             Some(Referral::ForGood) | None => {}
         }
     }
@@ -220,15 +233,22 @@ impl Routes {
             return false;
         }
         self.referrals += 1;
-        self.end_referral();
+        self.end_referral_for_now();
+        match referral {
+            // The one before is still the one to turn to afterwards.
+            Referral::ForNow => {}
+            Referral::ForGood => self.brokers.retain(|broker| broker.referral.is_none()),
+        }
         self.brokers.push(Broker::new(vec![to], Some(referral)));
         self.state = State::Between;
         true
     }
 
-    /// A broker to which we were sent is forgotten. It is the last one, so the others keep their places.
-    fn end_referral(&mut self) {
-        self.brokers.pop_if(|last| last.referral.is_some());
+    /// A broker to which we were sent for now is forgotten. It is the last one, so the others keep their
+    /// places. One to which we were sent for good stays though it fails: the old one may be gone.
+    fn end_referral_for_now(&mut self) {
+        self.brokers
+            .pop_if(|last| last.referral == Some(Referral::ForNow));
     }
 
     /// Whether both lead to one broker.
@@ -420,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_referral_for_good_stays_until_it_fails() {
+    fn a_referral_for_good_stays_though_it_fails() {
         let mut script = Script::new(routes(&[("a", &[1])]));
         script
             .leads_to("a:1")
@@ -431,6 +451,17 @@ mod tests {
             .fails(Fault::Way, Onward::AtOnce)
             .leads_to("a:1")
             .fails(Fault::Way, Onward::Later)
+            .leads_to("x:9")
+            .fails(Fault::Way, Onward::AtOnce)
+            .leads_to("a:1")
+            // Only another one takes its place, and one for now does not.
+            .is_referred("mqtt://y:9", Referral::ForNow)
+            .leads_to("y:9")
+            .works()
+            .leads_to("x:9")
+            .is_referred("mqtt://z:9", Referral::ForGood)
+            .leads_to("z:9")
+            .fails(Fault::Way, Onward::AtOnce)
             .leads_to("a:1");
     }
 

@@ -86,7 +86,7 @@ impl Options {
     /// MQTT 5, section 4.11): to the host it names, by the same scheme. Defaults to false, because the other
     /// host gets the credentials.
     ///
-    /// At most four such steps are taken before a connection comes about. With 0x9C the next attempt leads
+    /// After four such steps without a connection a delay follows. With 0x9C the next attempt leads
     /// there and later ones begin with the options again; with 0x9D the new host is tried first for as long
     /// as the process lives.
     pub fn follow_referrals(mut self, follow: bool) -> Self {
