@@ -278,8 +278,12 @@ impl Endpoint {
     /// `host:port`.
     ///
     /// # Errors
-    /// As [`Endpoint::parse`].
+    /// As [`Endpoint::parse`]. A Unix socket leads to no other host.
     pub(crate) fn referred(&self, reference: &str) -> Result<Self> {
+        // The path of another one is not for a broker to choose: CONNECT would go to any service here.
+        if !self.is_on_network() {
+            return Err(Error::misuse("a Unix socket leads to no other host"));
+        }
         let (host, port) = split_port(reference)?;
         check_host(host)?;
         let port = match port {
