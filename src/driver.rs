@@ -47,6 +47,8 @@ pub struct Driver {
     alarm: Alarm,
     /// Where the last connection led: there the session is.
     home: Option<Endpoint>,
+    /// The home to come back to if the broker that is tried does not let us in.
+    left: Option<Endpoint>,
     /// Where the attempt at hand leads.
     target: Option<Endpoint>,
 }
@@ -116,6 +118,7 @@ impl Driver {
             fallback: Fallback::new(options.spoken()),
             alarm: Alarm::default(),
             home: None,
+            left: None,
             target: None,
             options,
         }
@@ -201,7 +204,7 @@ impl Driver {
             Some(authenticator) => {
                 let begun = self.authenticate(authenticator, &attempt.endpoint).await;
                 let Some(begun) = begun.map_err(Failed::ours)? else {
-                    self.guard.0.with(|state| state.protocol.remember_session());
+                    self.return_home();
                     return Ok(None);
                 };
                 Some(begun)
@@ -236,14 +239,18 @@ impl Driver {
     }
 
     /// Where the connection leads decides which session it goes on with.
-    fn prepare(&self, attempt: &Attempt) -> Result<()> {
+    fn prepare(&mut self, attempt: &Attempt) -> Result<()> {
         self.options.check_will(&attempt.credentials)?;
         let moved = self
             .home
             .as_ref()
             .is_some_and(|home| !self.routes.are_one_broker(home, &attempt.endpoint));
+        let forgets = moved && !attempt.shares_sessions;
+        if forgets && self.left.is_none() {
+            self.left.clone_from(&self.home);
+        }
         self.guard.0.with(|state| {
-            if moved && !attempt.shares_sessions {
+            if forgets {
                 state.protocol.forget_session();
             }
             state.protocol.set_version(self.fallback.version());
@@ -275,6 +282,7 @@ impl Driver {
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
             self.home.clone_from(&self.target);
+            self.left = None;
             self.routes.worked();
             self.fallback.worked();
             self.reconnect.connection_ended(held);
@@ -289,13 +297,11 @@ impl Driver {
             }
             Outcome::Left => {
                 let left = self.leave(&mut connection).await;
-                shared.with(|state| {
-                    state.protocol.disconnected(End::Otherwise);
-                    match held {
-                        Some(_) => state.tell(&Event::Left),
-                        None => state.protocol.remember_session(),
-                    }
-                });
+                shared.with(|state| state.protocol.disconnected(End::Otherwise));
+                match held {
+                    Some(_) => shared.with(|state| state.tell(&Event::Left)),
+                    None => self.return_home(),
+                }
                 left
             }
             Outcome::Failed(error, end) => {
@@ -392,9 +398,12 @@ impl Driver {
 
     fn link_lost(&mut self, error: Error) -> Next {
         log::info!("{error}");
-        // After the usual delay: two brokers that send a client to each other must not keep it busy.
-        self.follow_referral(&error);
-        let decision = self.reconnect.link_lost(&error);
+        let decision = if self.follow_referral(&error) {
+            // After the usual delay: two brokers that send a client to each other must not keep it busy.
+            self.reconnect.sent_on()
+        } else {
+            self.reconnect.link_lost(&error)
+        };
         let (next, retry_in) = self.follow(decision, &error);
         let failure = Some(error.clone());
         let event = Event::Disconnected { error, retry_in };
@@ -422,10 +431,12 @@ impl Driver {
         self.attempt_failed(Failed { error, fault })
     }
 
-    fn note_failure(&self, error: &Error) {
+    fn note_failure(&mut self, error: &Error) {
+        self.guard
+            .0
+            .with(|state| state.protocol.disconnected(End::Otherwise));
+        self.return_home();
         self.guard.0.with(|state| {
-            state.protocol.disconnected(End::Otherwise);
-            state.protocol.remember_session();
             state.statistics.failed += 1;
             state.failure = Some(error.clone());
         });
@@ -455,6 +466,14 @@ impl Driver {
                 self.round_failed(error)
             }
         }
+    }
+
+    /// The broker that was tried did not let us in, or only to wipe: the session is where it was.
+    fn return_home(&mut self) {
+        if let Some(home) = self.left.take() {
+            self.home = Some(home);
+        }
+        self.guard.0.with(|state| state.protocol.remember_session());
     }
 
     /// Every way was tried.

@@ -99,6 +99,11 @@ impl Reconnect {
         }
     }
 
+    /// The broker has sent us on, so there is somewhere to go, however permanent its reason.
+    pub(crate) fn sent_on(&mut self) -> Decision {
+        Decision::After(self.next_delay())
+    }
+
     /// An attempt to connect has failed.
     pub(crate) fn attempt_failed(&mut self, error: &Error) -> Decision {
         self.attempts = self.attempts.saturating_add(1);

@@ -162,7 +162,9 @@ impl Opening {
     /// The next connection leads to a broker that does not share sessions with the last one, or speaks
     /// another version.
     pub(super) fn forget(&mut self, mode: SessionMode) {
-        self.left = Some((self.stored, self.assigned.take()));
+        let held = (self.stored, self.assigned.take());
+        // Once more without an answer between: what is left is what the broker before both has.
+        self.left.get_or_insert(held);
         self.stored = match mode {
             SessionMode::Fresh | SessionMode::None => Stored::Unknown,
             // Whatever is there is not the session to go on with.
@@ -287,7 +289,6 @@ impl Opening {
             self.stored = handshake.stored;
             return Err(refused(connack));
         }
-        self.left = None;
         let present = connack.session_present;
         let continuity = match (handshake.purpose, handshake.stored) {
             (Purpose::Wipe, _) => {
@@ -315,6 +316,9 @@ impl Opening {
                 Continuity::Present
             }
         };
+        // Not before: a connection that only wipes is none to work with, and the broker may be gone at the
+        // next one.
+        self.left = None;
         if keeps_session(config) {
             self.stored = Stored::Ours;
         }

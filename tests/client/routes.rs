@@ -6,9 +6,9 @@ use std::io;
 use std::rc::Rc;
 
 use coracle::testkit::{Peer, World};
-use coracle::{Endpoint, Event, LocalBoxFuture, Options, Qos, Reason, Rung, Wait};
+use coracle::{Endpoint, Event, LocalBoxFuture, Options, Qos, Reason, Rung, Version, Wait};
 
-use crate::{CONNACK, CONNACK_PRESENT, SECOND, Setup};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup};
 
 /// Where attempts led, and which ways are blocked.
 #[derive(Clone, Default)]
@@ -405,4 +405,126 @@ fn brokers_that_point_at_each_other_do_not_keep_a_client_busy() {
     // The first host, and four steps. Then one pass over what there is, and a delay.
     let led = map.led();
     assert!((5..=6).contains(&led.len()), "{led:?}");
+}
+
+#[test]
+fn a_referral_is_still_followed_when_it_has_often_led_nowhere() {
+    let map = Map::default();
+    map.block(&["mqtt://other:1883"]);
+    let setup = map.start(|options| options.follow_referrals(true));
+    for round in 0..12 {
+        setup.world.run_until_idle();
+        while !map.led().contains(&"mqtt://broker:1883".to_owned()) {
+            setup.world.advance(SECOND);
+        }
+        if round == 11 {
+            map.unblock();
+        }
+        let (mut peer, _) = connecting(&setup);
+        peer.send(&connack(Reason::USE_ANOTHER_SERVER, "other"));
+    }
+    setup.greet(CONNACK);
+    assert_eq!(
+        map.led().last().map(String::as_str),
+        Some("mqtt://other:1883")
+    );
+}
+
+#[test]
+fn a_referral_for_good_outlives_a_failure() {
+    let map = Map::default();
+    let setup = map.start(|options| options.follow_referrals(true));
+    let (mut peer, _) = connecting(&setup);
+    peer.send(&connack(Reason::SERVER_MOVED, "other"));
+    let mut peer = setup.greet(CONNACK);
+    // The first host is gone for good, the other one starts again.
+    map.block(&["mqtt://broker:1883", "mqtt://other:1883"]);
+    peer.reset();
+    setup.world.advance(SECOND);
+    map.unblock();
+    map.block(&["mqtt://broker:1883"]);
+    setup.greet_later(CONNACK);
+}
+
+#[test]
+fn a_disconnect_that_sends_us_on_is_no_reason_to_give_up() {
+    let map = Map::default();
+    let mut setup = map.start(|options| {
+        options
+            .follow_referrals(true)
+            .give_up_when(|error, _| error.is_permanent())
+    });
+    let mut peer = setup.greet(CONNACK);
+    peer.send(b"\xe0\x0a\x9d\x08\x1c\x00\x05other");
+    setup.world.advance(SECOND);
+    setup.greet(CONNACK);
+    assert_eq!(
+        told(&mut setup),
+        ["connected", "referred to mqtt://other:1883", "connected"]
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_broker_chooses_no_socket_of_this_device() {
+    let map = Map::default();
+    let world = World::with_peers();
+    let (network, led) = (world.network(), map.clone());
+    let connector =
+        move |endpoint: &Endpoint| -> LocalBoxFuture<io::Result<coracle::BoxedTransport>> {
+            led.led.borrow_mut().push(endpoint.to_string());
+            network.open()
+        };
+    let options = Options::new("unix:///run/broker.sock", "c")
+        .expect("a valid endpoint")
+        .clock(world.clock())
+        .connector(connector)
+        .follow_referrals(true);
+    let setup = Setup::start(world, options);
+    let (mut peer, _) = connecting(&setup);
+    peer.send(&connack(Reason::USE_ANOTHER_SERVER, "/run/other.sock"));
+    setup.world.advance(SECOND);
+    let led: HashSet<_> = map.led().into_iter().collect();
+    assert_eq!(led, HashSet::from(["unix:///run/broker.sock".to_owned()]));
+}
+
+#[test]
+fn a_broker_that_only_got_to_wipe_leaves_the_session_where_it_is() {
+    for version in [Version::V3_1_1, Version::V5_0] {
+        let map = Map::default();
+        let setup = map.start(|options| endpoints(options, &["mqtt://b"]).version(version));
+        let (none, present, publish, again): (&[u8], &[u8], &[u8], &[u8]) = match version {
+            Version::V5_0 => (
+                CONNACK,
+                CONNACK_PRESENT,
+                b"\x34\x07\x00\x01t\x00\x01\x00x",
+                b"\x3c\x07\x00\x01t\x00\x01\x00x",
+            ),
+            _ => (
+                CONNACK_3,
+                CONNACK_3_PRESENT,
+                b"\x34\x06\x00\x01t\x00\x01x",
+                b"\x3c\x06\x00\x01t\x00\x01x",
+            ),
+        };
+        let mut peer = setup.greet(none);
+        drop(setup.client.publish("t", "x", Qos::ExactlyOnce, Wait::None));
+        peer.expect(publish);
+        map.block(&["mqtt://broker:1883"]);
+        peer.reset();
+        setup.world.advance(SECOND);
+        // The other one has something of an earlier process, is told to end it, and is gone.
+        let mut peer = setup.greet(present);
+        map.unblock();
+        map.block(&["mqtt://b:1883"]);
+        peer.close();
+        setup.world.run_until_idle();
+        map.led();
+        // The first one is set aside for a minute.
+        while !map.led().contains(&"mqtt://broker:1883".to_owned()) {
+            setup.world.advance(SECOND);
+        }
+        let mut peer = setup.greet(present);
+        peer.expect(again);
+    }
 }
