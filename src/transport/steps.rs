@@ -53,6 +53,41 @@ impl Steps {
             }
             None => future.await,
         };
-        result.map_err(|error| Obstacle::io(step, with, &error).while_agreeing().into())
+        result.map_err(|error| {
+            let inner = error.get_ref();
+            if inner.is_some_and(|inner| inner.is::<crate::Error>()) {
+                // What a callback of the user failed with is told as it is.
+                return error;
+            }
+            Obstacle::io(step, with, &error).while_agreeing().into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::error::{Doing, Error, ErrorKind};
+
+    fn fails(error: io::Error) -> Error {
+        let minute = Duration::from_secs(60);
+        let steps = Steps::new(Rc::new(SystemClock), minute, minute);
+        let step = steps.take::<()>(Step::WebSocket, "broker", async { Err(error) });
+        let error = smol::block_on(step).expect_err("it failed");
+        Error::io(error, Doing::Connecting)
+    }
+
+    #[test]
+    fn an_error_of_the_system_names_the_step() {
+        let error = fails(io::Error::other("no room"));
+        assert_eq!(error.to_string(), "connect: WebSocket with broker: no room");
+    }
+
+    #[test]
+    fn the_error_of_a_callback_stays_what_it_is() {
+        let error = fails(io::Error::other(Error::misuse("no token")));
+        assert!(matches!(error.kind(), ErrorKind::Misuse(_)), "{error:?}");
+        assert!(error.is_permanent());
     }
 }
