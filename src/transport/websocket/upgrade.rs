@@ -108,8 +108,10 @@ fn explain(error: &Error, seen: &[u8], subprotocol: &str) -> Cause {
         Some(status) if status != 101 => return Cause::UpgradeRefused(status),
         Some(_) => {}
         None => {
-            let end = seen.len().min(EXCERPT);
-            let excerpt = seen.get(..end).unwrap_or_default().escape_ascii();
+            // Not behind a question mark: who only echoes, or says what it did not find, repeats the query,
+            // which may hold a signature.
+            let end = seen.iter().take(EXCERPT).take_while(|byte| **byte != b'?');
+            let excerpt = seen.get(..end.count()).unwrap_or_default().escape_ascii();
             return Cause::OtherProtocol(format!("it answered \"{excerpt}\"").into());
         }
     }
@@ -448,6 +450,11 @@ mod tests {
             (
                 &[b'x'; 5000],
                 "it answered \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"",
+            ),
+            // It echoes, and the query may hold a signature.
+            (
+                b"GET /mqtt?signature=5f4dcc3b HTTP/1.1\r\n\r\n",
+                "it answered \"GET /mqtt\"",
             ),
             (
                 b"HTTP/1.1 hello\r\n\r\n",
