@@ -44,14 +44,14 @@ impl Identity {
         }
     }
 
-    /// A handshake begins.
-    pub(super) fn forget(&self) {
-        self.asked.store(false, Ordering::Relaxed);
+    /// Whether the broker has asked since this was looked at last.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
     }
 
-    /// What has become of the last handshake.
-    pub(super) fn shown(&self) -> Shown {
-        match (self.asked.load(Ordering::Relaxed), &self.certificate) {
+    /// What a broker that asked, or did not, has been told.
+    pub(super) fn shown(&self, asked: bool) -> Shown {
+        match (asked, &self.certificate) {
             (false, _) => Shown::NotAsked,
             (true, None) => Shown::Nothing,
             (true, Some(_)) => Shown::Certificate,

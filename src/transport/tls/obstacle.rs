@@ -10,14 +10,23 @@ use crate::obstacle::{Cause, Obstacle, Step};
 /// What an operation on a stream of TLS failed with.
 pub(super) fn obstacle(error: &io::Error, with: &str, shown: Shown) -> Obstacle {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner {
+    let obstacle = match inner {
         Some(error) => Obstacle::new(Step::Tls, with, cause(error, shown)),
         None => Obstacle::io(Step::Tls, with, error),
+    };
+    match (shown, obstacle.cause()) {
+        // Some brokers only hang up. A link that is lost in this moment looks the same, but a broker that
+        // asked and got nothing is by far the likelier reason, and the only one that the user can mend.
+        // What the system says of the network is no such thing: that may pass.
+        (Shown::Nothing, Cause::Ended) => {
+            Obstacle::new(Step::Tls, with, Cause::ClientCertificateMissing)
+        }
+        (Shown::Nothing | Shown::NotAsked | Shown::Certificate, _) => obstacle,
     }
 }
 
 /// Why TLS failed, in our words.
-pub(super) fn cause(error: &Error, shown: Shown) -> Cause {
+fn cause(error: &Error, shown: Shown) -> Cause {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
         Error::AlertReceived(alert) => alerted(*alert, shown),
