@@ -26,7 +26,7 @@ pub(super) fn obstacle(error: &io::Error, with: &str, shown: Shown) -> Obstacle 
 }
 
 /// Why TLS failed, in our words.
-fn cause(error: &Error, shown: Shown) -> Cause {
+pub(super) fn cause(error: &Error, shown: Shown) -> Cause {
     match error {
         Error::InvalidCertificate(error) => certificate(error),
         Error::AlertReceived(alert) => alerted(*alert, shown),
