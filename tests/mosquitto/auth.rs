@@ -10,6 +10,7 @@ use coracle::{
 };
 
 use crate::broker::Broker;
+use crate::every_property::{Site, use_every_property};
 use crate::world::{next, options, run};
 
 /// What both sides know; see `extauth.c`.
@@ -139,6 +140,30 @@ fn a_credential_is_renewed_by_itself() {
         }
         broker.logged("extauth: exchange 4 is good", 1).await;
         assert_eq!(pump.statistics().connected, 1);
+    });
+}
+
+#[test]
+fn the_program_that_uses_every_property_runs() {
+    run(async |world| {
+        let broker = Broker::start_with(with_plugin).await;
+        let seen = use_every_property(&Site {
+            world: &world,
+            url: broker.url(),
+            authenticator: &|renew_in| {
+                Box::new(Mutual {
+                    renew_in,
+                    ..Mutual::new("MUTUAL")
+                })
+            },
+        })
+        .await;
+        // What it says of its own accord: its limits, the name that it gives, its proof; and in messages
+        // what publishers say, and the number of the subscription.
+        let expected = [
+            0x01, 0x02, 0x03, 0x08, 0x09, 0x0B, 0x12, 0x15, 0x16, 0x21, 0x22, 0x26,
+        ];
+        assert!(seen.iter().copied().eq(expected), "{seen:02X?}");
     });
 }
 

@@ -3,6 +3,7 @@
 mod auth;
 mod broker;
 mod credentials;
+mod every_property;
 mod exchange;
 mod ground;
 mod programs;
