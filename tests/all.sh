@@ -55,6 +55,8 @@ run() {
 
 # Unit tests, the tests in this folder, and the code in the documentation and in the README.
 run cargo test --all-features
+# Against a broker on tokio: a package of its own.
+run cargo test --locked --manifest-path tests/mqtt5/Cargo.toml
 # The tests always have everything. This is the library as programs get it that ask for less.
 run cargo build
 run cargo build --no-default-features
