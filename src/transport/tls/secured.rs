@@ -50,7 +50,7 @@ impl Secured {
     /// Agrees on TLS.
     ///
     /// # Errors
-    /// An [`Obstacle`] inside of an [`io::Error`].
+    /// An [`Obstacle`](crate::Obstacle) inside of an [`io::Error`].
     pub(super) async fn shake_hands(
         stream: BoxedTransport,
         with: &str,
