@@ -35,6 +35,7 @@ mod routes;
 mod serve;
 mod shared;
 mod statistics;
+mod store;
 mod subscription;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -70,6 +71,7 @@ pub use request::Requesting;
 pub use serve::{Reply, Request, Service, Serving};
 pub use smol::{LocalExecutor, block_on};
 pub use statistics::Statistics;
+pub use store::{Batch, Change, Record, Store, StoreError, StoreErrorKind};
 pub use subscription::{Filters, RetainHandling, Subscription};
 pub use topic::{TopicError, matches};
 #[cfg(feature = "proxy")]

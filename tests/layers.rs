@@ -16,6 +16,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "properties",
             "prospect",
             "reason",
+            "store",
             "topic",
             "version",
             "wait",
