@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Keeps a session across the end of the process: see `Options::store`.
+/// Keeps a session across the end of the process: see [`Options::store`](crate::Options::store).
 ///
 /// A store is a table from numbers to bytes: flash, a file, a database. Three methods, because the client
 /// asks for no more. It holds the state of one client, and only one client may use it at a time.
