@@ -116,7 +116,9 @@ impl Play<'_> {
             72..76 => {
                 let filter = Rc::from(pick(self.random, &FILTERS));
                 let wait = self.wait();
-                self.rig.protocol.unsubscribe(&[filter], wait);
+                self.rig
+                    .protocol
+                    .unsubscribe(&[filter], Properties::new(), wait);
             }
             76..78 => {
                 let token = self.rig.begin_wait();
