@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::Losses;
 use super::alias::Aliases;
 use super::auth::Authentication;
 use super::connect::Opening;
@@ -32,6 +33,10 @@ pub(super) struct Session {
     /// Callers who wait for room, per class of message.
     pub(super) line_qos0: Line,
     pub(super) line: Line,
+    /// When one of those that wait above expires; perhaps it has left before.
+    pub(super) expires: Option<Instant>,
+    /// Messages for which there was no room.
+    pub(super) losses: Losses,
     /// The place of the next subscribe or unsubscribe in their common order; 0 is for restoring.
     pub(super) next_order: u64,
 }
@@ -66,8 +71,18 @@ impl Session {
             unsubscribing: Unsubscribing::default(),
             line_qos0: Line::default(),
             line: Line::default(),
+            expires: None,
+            losses: Losses::default(),
             next_order: 1,
         }
+    }
+
+    /// Whether messages wait to be sent.
+    pub(super) fn holds_back(&self) -> bool {
+        self.publish_out.has_pending()
+            || !self.publish_qos0.is_empty()
+            || !self.line.is_empty()
+            || !self.line_qos0.is_empty()
     }
 
     /// Gives memory back that is not in use.

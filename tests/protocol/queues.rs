@@ -131,7 +131,7 @@ fn park(scene: &mut Scene, payload: &[u8], qos: Qos, wait: Wait) -> (Token, u64)
     let (wait, token) = scene.begin_for(wait);
     match scene.protocol.publish(message(payload, qos), wait) {
         Ok(Accepted::Parked(place)) => (token, place),
-        Ok(Accepted::Yes) => panic!("there was room"),
+        Ok(Accepted::Yes | Accepted::Dropped) => panic!("there was room"),
         Err((_, error)) => panic!("{error}"),
     }
 }
