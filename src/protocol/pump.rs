@@ -149,21 +149,18 @@ impl Protocol {
         let link = match &self.link {
             Link::Offline | Link::Leaving(_) => None,
             Link::Connecting(handshake) => handshake.poll_timeout(),
-            Link::Online(online) => {
-                let stalled = online.stalled.zip(online.limits.keep_alive);
-                [
-                    online
-                        .ping
-                        .poll_timeout()
-                        .filter(|_| !self.out.holds_back()),
-                    online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
-                    self.session.publish_in.poll_timeout(),
-                    stalled.map(|(since, patience)| since + patience),
-                ]
-                .into_iter()
-                .flatten()
-                .min()
-            }
+            Link::Online(online) => [
+                online
+                    .ping
+                    .poll_timeout()
+                    .filter(|_| !self.out.holds_back()),
+                online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
+                self.session.publish_in.poll_timeout(),
+                online.stalled_until(),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         };
         // If nothing waits any more, what would have expired has left.
         let expires = self.session.expires.filter(|_| self.session.holds_back());

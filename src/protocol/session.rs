@@ -58,6 +58,17 @@ pub(super) struct Online {
     pub(super) skip: usize,
 }
 
+impl Online {
+    /// When a transport that takes no byte is given up: after the keep-alive; after half of it once nothing
+    /// was received for the whole. So a link on which not even PINGREQ can leave is found after one and a
+    /// half keep-alives, which is also when the broker gives it up [MQTT-3.1.2-22].
+    pub(super) fn stalled_until(&self) -> Option<Instant> {
+        let (since, patience) = self.stalled.zip(self.limits.keep_alive)?;
+        let silent = self.ping.received() + patience;
+        Some((since + patience).min(silent.max(since + patience / 2)))
+    }
+}
+
 impl Session {
     /// Nothing was ever sent.
     pub(super) fn new() -> Self {
