@@ -77,7 +77,8 @@ impl Client {
                 retain: false,
             };
             match state.protocol.publish_qos0(outgoing, token) {
-                Ok(()) => {}
+                Ok(Accepted::Yes | Accepted::Parked(_)) => {}
+                Ok(Accepted::Dropped) => return Ok(self.call(Ok(None))),
                 Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
                     let Some(payload) = again else {
                         return Err(error);
@@ -118,6 +119,7 @@ impl Client {
         let begun = self.begin(state, Doing::Publishing, wait);
         match state.protocol.publish(message, begun) {
             Ok(Accepted::Yes) => {}
+            Ok(Accepted::Dropped) => return Ok(self.call(Ok(None))),
             Ok(Accepted::Parked(place)) => {
                 if let Some((_, token)) = begun {
                     state.waiters.park(token, InLine::Line(qos, place));

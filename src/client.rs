@@ -405,6 +405,9 @@ impl Client {
     /// What this client has done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.with(|state| Statistics {
+            queue_full: state.protocol.losses().refused,
+            dropped_oldest: state.protocol.losses().oldest,
+            dropped_newest: state.protocol.losses().newest,
             unfinished: state.protocol.unfinished(),
             pending: state.protocol.pending_qos0(),
             waits: state.waiters.len(),

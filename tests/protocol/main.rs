@@ -513,7 +513,7 @@ impl Scene {
     fn publish_message(&mut self, message: Message, wait: Wait) -> Token {
         let (wait, token) = self.begin_for(wait);
         match self.protocol.publish(message, wait) {
-            Ok(Accepted::Yes | Accepted::Parked(_)) => self.turn(),
+            Ok(Accepted::Yes | Accepted::Parked(_) | Accepted::Dropped) => self.turn(),
             Err((_, error)) => panic!("refused at the call: {error}"),
         }
         token
