@@ -202,7 +202,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts.
+    /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts that
+    /// was let past its CONNACK.
     pub(super) fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
         self.acknowledge_with(kind, id, reason, PropertyList::EMPTY);
     }
