@@ -356,8 +356,8 @@ fn whatever_packets_come_everything_ends_and_nothing_leaks() {
         let text = format!("{:?}", rig.protocol);
         assert!(text.contains("used: 0,"));
         assert_eq!(
-            text.matches("used: ").count(),
-            text.matches("used: 0,").count(),
+            text.matches(" used: ").count(),
+            text.matches(" used: 0,").count(),
             "{text}"
         );
     });
