@@ -10,7 +10,7 @@ use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
-use crate::properties::PropertyList;
+use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 use crate::wait::Wait;
@@ -161,14 +161,19 @@ impl Protocol {
     }
 
     /// Unsubscribes: from now on these filters are not restored.
-    pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>) {
+    pub fn unsubscribe(
+        &mut self,
+        filters: &[Rc<str>],
+        properties: Properties,
+        wait: Option<(Wait, Token)>,
+    ) {
         let order = self.next_order();
         for filter in filters {
             self.session.subscribing.forget(filter);
         }
         self.session
             .unsubscribing
-            .unsubscribe(filters, wait, order, &mut self.out);
+            .unsubscribe(filters, properties, wait, order, &mut self.out);
     }
 
     /// Asks the broker whether it answers.

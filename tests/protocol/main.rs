@@ -411,6 +411,13 @@ impl Scene {
         self.turn();
     }
 
+    fn answer_with(&mut self, got: &Got, reason: Reason, properties: &Properties) {
+        let receipt = got.receipt.expect("only QoS 1 and 2 are taken");
+        let remarks = properties.list().into();
+        self.protocol.take_with(receipt, reason, remarks);
+        self.turn();
+    }
+
     /// The next effect that is not the end of a wait, as text.
     fn effect(&mut self) -> String {
         match self.effects.pop_front() {
@@ -549,7 +556,7 @@ impl Scene {
     fn unsubscribe(&mut self, filters: &[&str], wait: Wait) -> Token {
         let (wait, token) = self.begin_for(wait);
         let filters: Vec<Rc<str>> = filters.iter().map(|filter| Rc::from(*filter)).collect();
-        self.protocol.unsubscribe(&filters, wait);
+        self.protocol.unsubscribe(&filters, Properties::new(), wait);
         self.turn();
         token
     }
