@@ -409,7 +409,7 @@ impl Client {
     /// What this client has done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.with(|state| Statistics {
-            queue_full: state.protocol.losses().refused,
+            queue_full: state.protocol.losses().failed,
             dropped_oldest: state.protocol.losses().oldest,
             dropped_newest: state.protocol.losses().newest,
             unfinished: state.protocol.unfinished(),
