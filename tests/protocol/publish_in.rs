@@ -281,6 +281,22 @@ fn a_qos_1_repeat_on_the_same_connection_is_a_message_of_its_own() {
     });
 }
 
+#[test]
+fn after_puback_the_id_is_new_whatever_dup_says() {
+    // [MQTT-4.3.2-5]
+    play_online(&v5(), |scene| {
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x3A\x07\0\x01t\0\x01\0b");
+        scene.gets("t", b"a");
+        scene.gets("t", b"b");
+        scene.sends(&[b"\x40\x02\0\x01", b"\x40\x02\0\x01"]);
+        // The broker may not have got the last one.
+        scene.reconnect_present();
+        scene.receive(b"\x3A\x07\0\x01t\0\x01\0b");
+        scene.gets("t", b"b");
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
 // Topic aliases.
 
 #[test]
