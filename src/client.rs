@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::answers::{Answers, DEFAULT_PREFIX};
-use crate::calls::{Settings, check_filter};
+use crate::calls::Settings;
 use crate::driver::Driver;
 use crate::error::{Doing, Error, Result};
 use crate::events::Events;
@@ -196,18 +196,28 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future does not undo it.
     pub fn unsubscribe(&self, filter: &str, wait: Wait) -> Unsubscribing {
-        let checked = check_filter(filter).and_then(|()| {
-            self.shared.with(|state| {
-                state.check_open(Doing::Unsubscribing)?;
-                state.forget_filter(filter);
-                let token = self.begin(state, Doing::Unsubscribing, wait);
-                state.protocol.unsubscribe(&[Rc::from(filter)], token);
-                state.wake_driver();
-                Ok(token)
-            })
-        });
+        self.unsubscribe_many([filter], Properties::new(), wait)
+    }
+
+    /// Unsubscribes from several filters at once, with user properties; without effect on versions before
+    /// 5. [`Unsubscribed::reasons`](crate::Unsubscribed::reasons) has the broker's answers in the order of
+    /// the filters.
+    ///
+    /// # Errors
+    /// As [`Client::unsubscribe`]; a misuse without a filter, for properties that UNSUBSCRIBE cannot carry,
+    /// and, found when it is sent, for a packet larger than the broker takes.
+    ///
+    /// # Cancel safety
+    /// As [`Client::unsubscribe`].
+    pub fn unsubscribe_many<'a>(
+        &self,
+        filters: impl IntoIterator<Item = &'a str>,
+        properties: Properties,
+        wait: Wait,
+    ) -> Unsubscribing {
+        let filters = filters.into_iter().map(Rc::from).collect();
         Unsubscribing {
-            call: self.call(checked),
+            call: self.unsubscribe_call(filters, properties, wait),
         }
     }
 
@@ -395,6 +405,9 @@ impl Client {
     /// What this client has done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.with(|state| Statistics {
+            queue_full: state.protocol.losses().refused,
+            dropped_oldest: state.protocol.losses().oldest,
+            dropped_newest: state.protocol.losses().newest,
             unfinished: state.protocol.unfinished(),
             pending: state.protocol.pending_qos0(),
             waits: state.waiters.len(),

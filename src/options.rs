@@ -16,6 +16,7 @@ use crate::protocol::{Config, Credentials, SessionMode};
 use crate::topic;
 use crate::transport::{Connector, Endpoint, NetworkSettings};
 use crate::version::{Version, Versions};
+use crate::when_full::WhenFull;
 
 pub(crate) use network::{Order, Places};
 
@@ -315,6 +316,32 @@ impl Options {
         self
     }
 
+    /// Sets what becomes of a QoS 1 or 2 message for which the queue has no room. Defaults to
+    /// [`WhenFull::Fail`].
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.config.when_full = policy;
+        self
+    }
+
+    /// Sets what becomes of a QoS 0 message for which the queue has no room. Defaults to
+    /// [`WhenFull::Fail`].
+    ///
+    /// A thermometer that goes on measuring without a link, and wants its last readings sent when the
+    /// link is back:
+    ///
+    /// ```
+    /// # use coracle::{Options, WhenFull};
+    /// # fn main() -> coracle::Result<()> {
+    /// let options = Options::new("mqtt://localhost", "thermometer-7")?
+    ///     .queue_bytes(64 * 1024)
+    ///     .when_full_qos0(WhenFull::DropOldest);
+    /// # let _ = options; Ok(()) }
+    /// ```
+    pub fn when_full_qos0(mut self, policy: WhenFull) -> Self {
+        self.config.when_full_qos0 = policy;
+        self
+    }
+
     /// Sets the bound of each stream's queue of untaken messages, in bytes. Defaults to 1 MiB.
     pub fn stream_bytes(mut self, bytes: usize) -> Self {
         self.stream_bytes = bytes;
@@ -347,8 +374,12 @@ impl Options {
         self
     }
 
-    /// Sets whether QoS 0 messages are kept while there is no link (then within the bound of the queue),
-    /// or fail. Defaults to keeping them.
+    /// Sets whether QoS 0 messages are kept while there is no link, or fail with
+    /// [`ErrorKind::LinkLost`](crate::ErrorKind::LinkLost): the call itself while there is no link, and
+    /// when the link is lost whatever waits to be sent. Defaults to keeping them, within the bound of
+    /// [`Options::queue_bytes`] and until they expire.
+    ///
+    /// What had been handed to the system is not sent again in either case.
     pub fn keep_qos0_offline(mut self, keep: bool) -> Self {
         self.config.keep_qos0_offline = keep;
         self

@@ -6,6 +6,16 @@
 pub struct Statistics {
     /// Messages accepted for publishing.
     pub published: u64,
+    /// Calls to publish that failed because the queue was full ([`WhenFull::Fail`](crate::WhenFull::Fail)).
+    pub queue_full: u64,
+    /// Published messages that were dropped for newer ones while they waited to be sent
+    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)). They count as published too.
+    pub dropped_oldest: u64,
+    /// Messages that were dropped by the call that published them, because the queue was full. They do not
+    /// count as published.
+    pub dropped_newest: u64,
+    /// Published messages that expired before they could be sent.
+    pub expired: u64,
     /// Messages received, repeated ones included.
     pub received: u64,
     /// Received messages that matched no subscription.

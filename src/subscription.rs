@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::Stream;
 
+use crate::codec::Place;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::message::{Duty, Message, Qos};
@@ -338,18 +339,20 @@ enum Answer {
 }
 
 impl Duty for ByHand {
-    fn acknowledge(&self, reason: Reason) -> Result<()> {
+    fn acknowledge(&self, reason: Reason, properties: PropertyList<'_>) -> Result<()> {
         if reason != Reason::SUCCESS && !may_refuse(reason) {
             return Err(Error::misuse(
                 "a message cannot be refused with this reason",
             ));
         }
+        Place::Ack.check_from_user(properties)?;
         if self.answer.replace(Answer::Given) == Answer::Given {
             return Err(Error::misuse("the message was acknowledged before"));
         }
         if let Some(shared) = self.shared.upgrade() {
             shared.with(|state| {
-                state.protocol.take(self.receipt, reason);
+                let remarks = properties.into();
+                state.protocol.take_with(self.receipt, reason, remarks);
                 state.wake_driver();
             });
         }

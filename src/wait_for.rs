@@ -143,16 +143,21 @@ impl From<Done> for Published {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unsubscribed {
-    reason: Reason,
+    reasons: Vec<Reason>,
     remarks: Remarks,
 }
 
 impl Unsubscribed {
-    /// The broker's reason: success, or that there was no such subscription (MQTT 5).
+    /// The broker's reason for the first filter: success, or that there was no such subscription (MQTT 5).
     ///
     /// Success if the call did not wait for the broker.
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.reasons.first().copied().unwrap_or(Reason::SUCCESS)
+    }
+
+    /// The broker's reasons, in the order of the filters. None if the call did not wait for the broker.
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
     }
 
     /// What the broker said with UNSUBACK: its reason string, user properties; MQTT 5 only. None if the
@@ -172,11 +177,7 @@ impl From<Done> for Unsubscribed {
             | Done::Pong
             | Done::Authenticated => (Vec::new(), Remarks::NONE),
         };
-        Self {
-            // A call is for one filter.
-            reason: reasons.first().copied().unwrap_or(Reason::SUCCESS),
-            remarks,
-        }
+        Self { reasons, remarks }
     }
 }
 

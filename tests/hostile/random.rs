@@ -116,7 +116,9 @@ impl Play<'_> {
             72..76 => {
                 let filter = Rc::from(pick(self.random, &FILTERS));
                 let wait = self.wait();
-                self.rig.protocol.unsubscribe(&[filter], wait);
+                self.rig
+                    .protocol
+                    .unsubscribe(&[filter], Properties::new(), wait);
             }
             76..78 => {
                 let token = self.rig.begin_wait();
@@ -354,8 +356,8 @@ fn whatever_packets_come_everything_ends_and_nothing_leaks() {
         let text = format!("{:?}", rig.protocol);
         assert!(text.contains("used: 0,"));
         assert_eq!(
-            text.matches("used: ").count(),
-            text.matches("used: 0,").count(),
+            text.matches(" used: ").count(),
+            text.matches(" used: 0,").count(),
             "{text}"
         );
     });

@@ -798,6 +798,48 @@ fn auth_keeps_to_the_largest_packet_of_the_broker() {
     });
 }
 
+// [MQTT-3.15.2-2], [MQTT-3.15.2-3]: not where they make AUTH larger than the broker takes.
+#[test]
+fn auth_may_say_why_as_far_as_the_broker_takes_it() {
+    let step = || {
+        let step = AuthStep::new().data(*b"d").reason_string("old");
+        Ok(step.user_property("a", "b"))
+    };
+    for (limit, auth) in [
+        (
+            27,
+            &b"\xF0\x17\x19\x15\x15\0\x01M\x16\0\x01d\x26\0\x01a\0\x01b\x1F\0\x03old"[..],
+        ),
+        (20, b"\xF0\x0A\x19\x08\x15\0\x01M\x16\0\x01d"),
+    ] {
+        play(&v5(), |scene| {
+            begin(scene, &login());
+            scene.receive(&[0x20, 12, 0, 0, 9, 0x27, 0, 0, 0, limit, 0x15, 0, 1, b'M']);
+            believe(scene, None);
+            scene.effects.clear();
+            scene.wire.clear();
+            reauthenticate(scene);
+            let protocol = &mut scene.protocol;
+            protocol.answer(scene.now, step()).expect("it goes on");
+            scene.turn();
+            scene.sends(&[auth]);
+        });
+    }
+}
+
+#[test]
+fn connect_has_no_reason_string() {
+    let login = Login {
+        step: AuthStep::new().data(*b"0").reason_string("old"),
+        ..login()
+    };
+    play(&v5(), |scene| {
+        begin(scene, &login);
+        let sent = scene.wire.iter().copied().collect::<Vec<_>>();
+        assert!(!sent.windows(3).any(|part| part == b"old"));
+    });
+}
+
 #[test]
 fn a_user_property_that_makes_auth_too_large_is_not_sent() {
     // [MQTT-3.15.2-3], [MQTT-3.2.2-15]

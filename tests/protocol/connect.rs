@@ -585,3 +585,57 @@ fn a_client_that_said_good_bye_is_leaving() {
         assert!(!scene.protocol.is_leaving());
     });
 }
+
+#[test]
+fn a_server_that_takes_no_acknowledgement_is_left() {
+    // [MQTT-3.2.2-15]: a PUBACK with its reason takes five bytes, so below that a connection cannot keep the
+    // rules. DISCONNECT with a reason takes three; where not even that fits the close has to say it.
+    for limit in 1..=4 {
+        play(&v5(), |scene| {
+            scene.connect();
+            scene.wire.clear();
+            let error = scene.refuses(&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, limit]);
+            let reason = Reason::IMPLEMENTATION_SPECIFIC_ERROR;
+            assert_eq!(violation(&error), ("MQTT5 3.2.2.3.6", reason));
+            assert!(scene.protocol.is_leaving());
+            if limit < 3 {
+                scene.sends_nothing();
+            } else {
+                scene.sends(&[b"\xE0\x01\x83"]);
+            }
+            scene.wait(100_000);
+            scene.sends_nothing();
+        });
+    }
+    play(&v5(), |scene| {
+        scene.open_with(b"\x20\x08\0\0\x05\x27\0\0\0\x05");
+        scene.wait(60);
+        scene.sends(&[PINGREQ]);
+    });
+}
+
+#[test]
+fn a_session_of_an_earlier_process_is_wiped_where_no_disconnect_can_end_it() {
+    // [MQTT-3.2.2-15]: the DISCONNECT that ends a session takes nine bytes.
+    play(&config(Version::V5_0), |scene| {
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x08\x01\0\x05\x27\0\0\0\x08");
+        scene.sends(&[DISCONNECT]);
+        scene.cut();
+        scene.connect();
+        // Clean Start, and no Session Expiry Interval: the session ends with this connection.
+        assert_eq!(scene.wire[9], 0x02);
+        assert!(!scene.wire.contains(&0x11));
+        scene.wire.clear();
+        scene.receive(CONNACK_5);
+        scene.sends(&[DISCONNECT]);
+    });
+    // With nine bytes it can.
+    play(&config(Version::V5_0), |scene| {
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x08\x01\0\x05\x27\0\0\0\x09");
+        scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
+    });
+}

@@ -155,6 +155,85 @@ fn a_refusal_by_hand_is_told_to_the_broker_on_5_0_only() {
     });
 }
 
+// [MQTT-3.4.2-2], [MQTT-3.4.2-3], [MQTT-3.5.2-2], [MQTT-3.5.2-3]: not where they make the packet larger than
+// the broker takes.
+#[test]
+fn an_acknowledgement_may_say_why_as_far_as_the_broker_takes_it() {
+    let why = Properties::new()
+        .reason_string("wet")
+        .user_property("a", "b");
+    let arrive = |scene: &mut Scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x34\x07\0\x01t\0\x02\0b");
+        (scene.gets("t", b"a"), scene.gets("t", b"b"))
+    };
+    play_online(&v5(), |scene| {
+        let (a, b) = arrive(scene);
+        scene.answer_with(&a, Reason::SUCCESS, &why);
+        scene.answer_with(&b, Reason::QUOTA_EXCEEDED, &why);
+        scene.sends(&[
+            b"\x40\x11\0\x01\0\x0D\x1F\0\x03wet\x26\0\x01a\0\x01b",
+            b"\x50\x11\0\x02\x97\x0D\x1F\0\x03wet\x26\0\x01a\0\x01b",
+        ]);
+    });
+    // Maximum Packet Size 18: one byte too few. It is 19 in the other case.
+    for (limit, size) in [(b'\x12', 5), (b'\x13', 19)] {
+        play(&v5(), |scene| {
+            let connack = [0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, limit];
+            scene.open_with(&connack);
+            let (a, b) = arrive(scene);
+            scene.wire.clear();
+            scene.answer_with(&a, Reason::PAYLOAD_FORMAT_INVALID, &why);
+            assert_eq!(scene.wire.len(), size, "of {limit}");
+            scene.wire.clear();
+            scene.answer_with(&b, Reason::PAYLOAD_FORMAT_INVALID, &why);
+            assert_eq!(scene.wire.len(), size, "of {limit}");
+            scene.wire.clear();
+        });
+    }
+    // Before 5.0 nothing can be said.
+    play_online(&v3(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        let a = scene.gets("t", b"a");
+        scene.answer_with(&a, Reason::SUCCESS, &why);
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
+#[test]
+fn what_is_said_is_said_by_the_one_whose_answer_is_sent() {
+    let said = |text: &str| Properties::new().reason_string(text);
+    for (first, second, sent) in [
+        (
+            (Reason::SUCCESS, said("x")),
+            (Reason::QUOTA_EXCEEDED, said("y")),
+            &b"\x40\x08\0\x01\x97\x04\x1F\0\x01y"[..],
+        ),
+        (
+            (Reason::QUOTA_EXCEEDED, said("x")),
+            (Reason::SUCCESS, said("y")),
+            b"\x40\x08\0\x01\x97\x04\x1F\0\x01x",
+        ),
+        (
+            (Reason::SUCCESS, Properties::new()),
+            (Reason::SUCCESS, said("y")),
+            b"\x40\x08\0\x01\0\x04\x1F\0\x01y",
+        ),
+    ] {
+        play_online(&v5(), |scene| {
+            scene.hold = true;
+            scene.takers = 2;
+            scene.receive(b"\x32\x07\0\x01t\0\x01\0a");
+            let got = scene.gets("t", b"a");
+            scene.answer_with(&got, first.0, &first.1);
+            scene.sends_nothing();
+            scene.answer_with(&got, second.0, &second.1);
+            scene.sends(&[sent]);
+        });
+    }
+}
+
 #[test]
 fn a_refusal_by_hand_without_a_link_lets_the_message_come_again() {
     play_online(&v5(), |scene| {

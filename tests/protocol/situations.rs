@@ -1485,6 +1485,10 @@ fn situation_15_v5_says_disconnect_with_the_reason() {
         // packets that only clients send
         (PINGREQ, 0x82, "MQTT5 2.1.2"),
         (b"\x82\x07\0\x01\0\0\x01a\0", 0x82, "MQTT5 2.1.2"),
+        // CONNECT of an unknown protocol, and one of 3.1.1 with an empty client id: what a server would answer
+        // to them (0x84, 0x85) stands in no DISCONNECT
+        (b"\x10\x07\0\x04QUIC\x09", 0x82, "MQTT5 2.1.2"),
+        (b"\x10\x0C\0\x04MQTT\x04\0\0\0\0\0", 0x82, "MQTT5 2.1.2"),
         // a topic alias above our maximum of 16, and one of 0
         (b"\x30\x08\0\x01t\x03\x23\0\x11a", 0x94, "MQTT-3.1.2-26"),
         (b"\x30\x08\0\x01t\x03\x23\0\0a", 0x94, "MQTT-3.3.2-8"),
