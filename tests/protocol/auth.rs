@@ -721,8 +721,11 @@ fn without_a_connection_or_a_method_a_call_fails_at_once() {
         assert!(matches!(error.kind(), ErrorKind::LinkLost));
         scene.cut();
         scene.open();
+        // [MQTT-4.12.0-7]
         let error = scene.protocol.reauthenticate(token).expect_err("no method");
         assert!(matches!(error.kind(), ErrorKind::Misuse(_)));
+        answer(scene, "unasked");
+        scene.sends_nothing();
         scene.waits.remove(&token);
     });
 }
@@ -835,6 +838,39 @@ fn connect_has_no_reason_string() {
         let sent = scene.wire.iter().copied().collect::<Vec<_>>();
         assert!(!sent.windows(3).any(|part| part == b"old"));
     });
+}
+
+#[test]
+fn a_user_property_that_makes_auth_too_large_is_not_sent() {
+    // [MQTT-3.15.2-3], [MQTT-3.2.2-15]
+    for (value, fits) in [(47, true), (48, false)] {
+        play(&v5(), |scene| {
+            begin(scene, &login());
+            // Maximum Packet Size 64
+            scene.receive(b"\x20\x0C\0\0\x09\x27\0\0\0\x40\x15\0\x01M");
+            believe(scene, None);
+            let token = reauthenticate(scene);
+            let step = AuthStep::new().user_property("name", &"v".repeat(value));
+            scene
+                .protocol
+                .answer(scene.now, Ok(step))
+                .expect("nothing has begun");
+            scene.turn();
+            assert_eq!(scene.wire.len(), if fits { 64 } else { 0 });
+            if fits {
+                scene.goes_on(token);
+            } else {
+                let error = scene.fails(token);
+                assert!(matches!(
+                    error.kind(),
+                    ErrorKind::TooLarge {
+                        size: 65,
+                        limit: 64
+                    }
+                ));
+            }
+        });
+    }
 }
 
 #[test]

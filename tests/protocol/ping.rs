@@ -359,20 +359,22 @@ fn qos_1_without_puback_is_no_reason_to_end_a_link_that_lives() {
 fn pingreq_leaves_again_while_its_answer_is_outstanding() {
     // [MQTT-3.1.2-23 of 3.1.1]: the broker drops a client that is silent for one and a half times the
     // keep-alive, also one that it has not answered yet.
-    let config = Config {
-        keep_alive: 4,
-        ..v3()
-    };
-    play_online(&config, |scene| {
-        scene.wait(4);
-        scene.sends(&[PINGREQ]);
-        scene.wait(4);
-        scene.sends(&[PINGREQ]);
-        scene.wait(1);
-        // The patience is that of the first one.
-        silent(scene.pass(seconds(5)), 10);
-        scene.sends(&[PINGREQ]);
-    });
+    for version in [Version::V3_1, Version::V3_1_1] {
+        let config = Config {
+            keep_alive: 4,
+            ..config(version)
+        };
+        play_online(&config, |scene| {
+            scene.wait(4);
+            scene.sends(&[PINGREQ]);
+            scene.wait(4);
+            scene.sends(&[PINGREQ]);
+            scene.wait(1);
+            // The patience is that of the first one.
+            silent(scene.pass(seconds(5)), 10);
+            scene.sends(&[PINGREQ]);
+        });
+    }
 }
 
 #[test]
