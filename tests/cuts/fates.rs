@@ -1,10 +1,12 @@
 //! What became of every message of a round, and what must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use coracle::{Error, Qos, Sent, Wait};
 
-const DIGITS: usize = 8;
+use crate::wire::Passed;
+
+pub(crate) const DIGITS: usize = 8;
 
 /// The content of a message: its number, and bytes that follow from it.
 pub(crate) fn payload_of(number: usize) -> Vec<u8> {
@@ -64,8 +66,8 @@ pub(crate) struct Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
     fates: Vec<Fate>,
-    /// The latest one of each QoS that has come for the first time.
-    latest: [Option<usize>; 3],
+    /// Numbers in the order in which they came, every time.
+    came: Vec<usize>,
     /// Messages above QoS 0 that have come.
     arrived: usize,
     /// Messages above QoS 0 that were published.
@@ -91,6 +93,10 @@ pub(crate) struct Sum {
     pub(crate) lost: usize,
     /// QoS 2 that came again.
     pub(crate) doubled: usize,
+    /// QoS 2 that came again because the broker began anew to publish it.
+    pub(crate) republished: usize,
+    /// Messages that the broker sent for the first time behind a later one of their QoS.
+    pub(crate) overtaken: usize,
     pub(crate) false_acknowledgements: usize,
 }
 
@@ -138,16 +144,8 @@ impl Fates {
             return self.note(Kind::Damaged, text);
         }
         fate.arrived += 1;
-        if fate.arrived > 1 {
-            return;
-        }
-        self.arrived += usize::from(fate.qos != Qos::AtMostOnce);
-        let latest = &mut self.latest[usize::from(fate.qos.bits())];
-        let before = latest.replace(number);
-        if let Some(before) = before.filter(|before| *before > number) {
-            let text = format!("{number}: came for the first time behind {before}, {qos:?}");
-            self.note(Kind::OutOfOrder, text);
-        }
+        self.arrived += usize::from(fate.arrived == 1 && fate.qos != Qos::AtMostOnce);
+        self.came.push(number);
     }
 
     fn note(&mut self, kind: Kind, text: String) {
@@ -164,10 +162,15 @@ impl Fates {
         self.fates[number].arrived > 0
     }
 
-    /// What happened, and everything in it that must not.
-    pub(crate) fn settle(self) -> (Sum, Vec<Fault>) {
+    /// What happened, and everything in it that must not, by what the writer has sent and the reader was
+    /// sent.
+    pub(crate) fn settle(mut self, sent: &[Passed], received: &[Passed]) -> (Sum, Vec<Fault>) {
+        self.check_sent_order(sent);
+        self.check_delivered_order(received);
+        let republished = republished(received);
         let mut sum = Sum {
             acknowledged: self.acknowledged,
+            overtaken: self.overtaken(),
             ..Sum::default()
         };
         let mut faults = self.faults;
@@ -213,13 +216,112 @@ impl Fates {
                 (Qos::AtLeastOnce, Told::Done, more) => sum.repeated += more as usize - 1,
                 (Qos::ExactlyOnce, Told::Done, 1) => {}
                 (Qos::ExactlyOnce, Told::Done, more) => {
-                    fault(Kind::Doubled);
-                    sum.doubled += more as usize - 1;
+                    let more = more as usize - 1;
+                    let by_broker = republished.get(&number).map_or(0, |times| more.min(*times));
+                    sum.republished += by_broker;
+                    if more > by_broker {
+                        fault(Kind::Doubled);
+                        sum.doubled += more - by_broker;
+                    }
                 }
             }
         }
         (sum, faults)
     }
+
+    /// The writer sends in the order of the calls: QoS 0, and QoS 1 and 2 together.
+    fn check_sent_order(&mut self, sent: &[Passed]) {
+        let mut seen = HashSet::new();
+        let mut latest = [None; 2];
+        for passed in sent {
+            let Passed::Publish { number, id } = *passed else {
+                continue;
+            };
+            if !seen.insert(number) {
+                continue;
+            }
+            let before = latest[usize::from(id.is_some())].replace(number);
+            if let Some(before) = before.filter(|before| *before > number) {
+                self.note(
+                    Kind::OutOfOrder,
+                    format!("{number}: sent for the first time behind {before}"),
+                );
+            }
+        }
+    }
+
+    /// The reader gets what has come to it, in the order in which it came: each message that it was given
+    /// stands on the wire behind the one before.
+    fn check_delivered_order(&mut self, received: &[Passed]) {
+        let mut places: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, passed) in received.iter().enumerate() {
+            if let Passed::Publish { number, .. } = passed {
+                places.entry(*number).or_default().push(place);
+            }
+        }
+        let mut last = None;
+        for number in std::mem::take(&mut self.came) {
+            let places = places.get(&number).map_or(&[][..], Vec::as_slice);
+            match places.iter().copied().find(|place| Some(*place) > last) {
+                Some(place) => last = Some(place),
+                None => {
+                    let text = format!("{number}: given at {last:?}, on the wire at {places:?}");
+                    self.note(Kind::OutOfOrder, text);
+                }
+            }
+            self.came.push(number);
+        }
+    }
+
+    /// How many messages of a QoS came for the first time behind a later one: the broker sent them so, if
+    /// nothing is wrong with the order of either client.
+    fn overtaken(&self) -> usize {
+        let mut seen = HashSet::new();
+        let mut latest = [0; 3];
+        let first = self.came.iter().filter(|number| seen.insert(**number));
+        let overtaken = first.filter(|number| {
+            let latest = &mut latest[usize::from(self.fates[**number].qos.bits())];
+            let behind = *latest > **number;
+            *latest = **number;
+            behind
+        });
+        overtaken.count()
+    }
+}
+
+/// How often the broker has begun anew to publish each message of QoS 2, by number: with another packet
+/// identifier, or after its PUBREL, which forbids it [MQTT-4.3.3-6]. A receiver has to take such a message
+/// for a new one.
+fn republished(received: &[Passed]) -> HashMap<usize, usize> {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Half {
+        Published,
+        Released,
+    }
+    let mut halves = HashMap::new();
+    let mut owners = HashMap::new();
+    let mut times = HashMap::new();
+    for passed in received {
+        match *passed {
+            Passed::Publish {
+                number,
+                id: Some(id),
+            } => {
+                let before = halves.insert(number, (id, Half::Published));
+                if before.is_some_and(|before| before != (id, Half::Published)) {
+                    *times.entry(number).or_default() += 1;
+                }
+                owners.insert(id, number);
+            }
+            Passed::Publish { id: None, .. } | Passed::Connack { .. } => {}
+            Passed::Pubrel { id } => {
+                if let Some(number) = owners.get(&id) {
+                    halves.insert(*number, (id, Half::Released));
+                }
+            }
+        }
+    }
+    times
 }
 
 impl Sum {
@@ -233,6 +335,8 @@ impl Sum {
         self.repeated += other.repeated;
         self.lost += other.lost;
         self.doubled += other.doubled;
+        self.republished += other.republished;
+        self.overtaken += other.overtaken;
         self.false_acknowledgements += other.false_acknowledgements;
     }
 }

@@ -5,12 +5,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use coracle::Version;
 use fastrand::Rng;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, Timer, future};
 use socket2::SockRef;
 
 use crate::listening::Listening;
+use crate::wire::{Framing, Passed, Place};
 
 /// A connection that has not come to its byte by then is cut where it stands.
 const LATE: Duration = Duration::from_millis(300);
@@ -39,19 +41,6 @@ pub(crate) enum Blade {
 pub(crate) enum Direction {
     ToBroker,
     ToClient,
-}
-
-/// Where in the bytes of its direction a connection was cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
-    /// In CONNECT or CONNACK, or before it.
-    Opening,
-    /// Within a fixed header.
-    Header,
-    /// Within what follows the fixed header.
-    Body,
-    /// Between two packets.
-    Between,
 }
 
 /// A cut that has happened.
@@ -112,17 +101,24 @@ pub(crate) struct Knife {
 struct Shared {
     random: Mutex<Rng>,
     cuts: Mutex<Vec<Cut>>,
+    to_broker: Mutex<Vec<Passed>>,
+    to_client: Mutex<Vec<Passed>>,
+    version: Version,
     /// So many cuts; then everything passes.
     count: usize,
 }
 
 impl Knife {
-    /// Leads to this port of this machine, and cuts so many connections.
-    pub(crate) fn start(port: u16, seed: u64, count: usize) -> Self {
+    /// Leads to this port of this machine, for a client that speaks this version, and cuts so many
+    /// connections.
+    pub(crate) fn start(port: u16, version: Version, seed: u64, count: usize) -> Self {
         let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let shared = Arc::new(Shared {
             random: Mutex::new(Rng::with_seed(seed)),
             cuts: Mutex::default(),
+            to_broker: Mutex::default(),
+            to_client: Mutex::default(),
+            version,
             count,
         });
         let serving = Arc::clone(&shared);
@@ -148,6 +144,11 @@ impl Knife {
         lock(&self.shared.cuts).clone()
     }
 
+    /// Everything that matters of what has passed so far in this direction, on all connections.
+    pub(crate) fn passed(&self, direction: Direction) -> Vec<Passed> {
+        lock(self.shared.log(direction)).clone()
+    }
+
     /// How often it has cut so far.
     pub(crate) fn count(&self) -> usize {
         lock(&self.shared.cuts).len()
@@ -159,18 +160,31 @@ impl Knife {
     }
 }
 
+impl Shared {
+    fn log(&self, direction: Direction) -> &Mutex<Vec<Passed>> {
+        match direction {
+            Direction::ToBroker => &self.to_broker,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+}
+
 /// One connection.
 async fn carry(client: Async<TcpStream>, broker: Async<TcpStream>, shared: &Shared) {
     let set = broker.get_ref().set_nodelay(true);
     set.expect("an option of the socket");
     let blunt = lock(&shared.cuts).len() >= shared.count;
     let plan = (!blunt).then(|| Plan::new(&mut lock(&shared.random)));
-    let limit = |direction| {
+    let lane = |direction| {
         let here = plan.filter(|plan| plan.direction == direction);
-        here.map(|plan| plan.after)
+        Lane {
+            limit: here.map(|plan| plan.after),
+            framing: RefCell::new(Framing::new(shared.version)),
+            log: shared.log(direction),
+        }
     };
-    let to_broker = Lane::new(limit(Direction::ToBroker));
-    let to_client = Lane::new(limit(Direction::ToClient));
+    let to_broker = lane(Direction::ToBroker);
+    let to_client = lane(Direction::ToClient);
     let traffic = async {
         // Both have come to their end in order, or one of them ends both.
         let both = future::try_zip(
@@ -236,19 +250,13 @@ enum Over {
 }
 
 /// One direction of one connection.
-struct Lane {
+struct Lane<'a> {
     limit: Option<u64>,
     framing: RefCell<Framing>,
+    log: &'a Mutex<Vec<Passed>>,
 }
 
-impl Lane {
-    fn new(limit: Option<u64>) -> Self {
-        Self {
-            limit,
-            framing: RefCell::new(Framing::default()),
-        }
-    }
-
+impl Lane<'_> {
     /// Until the end in order, or until the connection has to end.
     async fn carry(
         &self,
@@ -273,70 +281,11 @@ impl Lane {
             });
             let sent = to.write_all(&bytes[..room]).await;
             sent.map_err(|_| Over::Otherwise)?;
-            self.framing.borrow_mut().pass(&bytes[..room]);
+            let mut log = lock(self.log);
+            let mut framing = self.framing.borrow_mut();
+            framing.pass(&bytes[..room], |passed| log.push(passed));
+            drop((framing, log));
             left = left.map(|left| left - room as u64);
-        }
-    }
-}
-
-/// Knows where in a packet a byte is.
-#[derive(Debug, Default)]
-struct Framing {
-    /// Whole ones.
-    packets: u64,
-    part: Part,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-enum Part {
-    #[default]
-    Between,
-    /// The remaining length, as far as it has passed.
-    Length {
-        value: usize,
-        shift: u32,
-    },
-    Body {
-        left: usize,
-    },
-}
-
-impl Framing {
-    fn pass(&mut self, mut bytes: &[u8]) {
-        while let Some((&first, rest)) = bytes.split_first() {
-            bytes = rest;
-            self.part = match self.part {
-                Part::Between => Part::Length { value: 0, shift: 0 },
-                Part::Length { value, shift } => {
-                    let value = value | usize::from(first & 0x7f) << shift;
-                    if first < 0x80 {
-                        Part::Body { left: value }
-                    } else {
-                        let shift = shift + 7;
-                        Part::Length { value, shift }
-                    }
-                }
-                Part::Body { left } => {
-                    let more = bytes.len().min(left - 1);
-                    bytes = &bytes[more..];
-                    Part::Body {
-                        left: left - 1 - more,
-                    }
-                }
-            };
-            if let Part::Body { left: 0 } = self.part {
-                self.part = Part::Between;
-                self.packets += 1;
-            }
-        }
-    }
-
-    fn place(&self) -> Place {
-        match (self.packets, self.part) {
-            (0, _) => Place::Opening,
-            (_, Part::Between) => Place::Between,
-            (_, Part::Length { .. }) => Place::Header,
-            (_, Part::Body { .. }) => Place::Body,
         }
     }
 }

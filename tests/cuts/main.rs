@@ -16,6 +16,7 @@ mod knife;
 #[path = "../network/listening.rs"]
 mod listening;
 mod round;
+mod wire;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../mosquitto/world.rs"]
 mod world;
@@ -25,8 +26,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::fates::{Sum, tally};
-use crate::knife::{Blade, Cut, Direction, Place};
+use crate::knife::{Blade, Cut, Direction};
 use crate::round::{Fall, Outcome};
+use crate::wire::Place;
 use crate::world::World;
 
 /// Cuts of one round: half of them the writer's, half the reader's.
@@ -45,7 +47,7 @@ struct Total {
     sum: Sum,
     cuts: Vec<Cut>,
     back_after: Vec<Duration>,
-    sessions_lost: u32,
+    sessions_lost: usize,
 }
 
 /// Plays rounds until there were `count` cuts.
@@ -134,6 +136,10 @@ impl Total {
         println!(
             "  lost: {}, QoS 2 doubled: {}, acknowledged but absent: {}",
             sum.lost, sum.doubled, sum.false_acknowledgements
+        );
+        println!(
+            "  by the broker: {} QoS 2 published again after PUBREL or with another identifier, {} sent out of order",
+            sum.republished, sum.overtaken
         );
         println!(
             "  QoS 1 repeated: {}, {:.2} for each cut",

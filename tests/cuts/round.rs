@@ -4,16 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::{
-    Acknowledge, Client, Event, Events, Filters, Options, Qos, Subscription, Version, Wait,
-};
+use coracle::{Acknowledge, Client, Filters, Options, Qos, Subscription, Version, Wait};
 use fastrand::Rng;
 use smol::Timer;
 
 use crate::broker::{Broker, PERSISTENT};
 use crate::fates::{Fates, Fault, Kind, Sum};
 use crate::ground::GLANCE;
-use crate::knife::{Cut, Knife};
+use crate::knife::{Cut, Direction, Knife};
+use crate::wire::Passed;
 use crate::world::World;
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
@@ -52,8 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) cuts: Vec<Cut>,
     /// How long it took from the broker's start to the first acknowledgement.
     pub(crate) back_after: Vec<Duration>,
-    /// How often a client was told that the broker had lost its session.
-    pub(crate) sessions_lost: u32,
+    /// How often the broker told a client that it had lost its session.
+    pub(crate) sessions_lost: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +65,6 @@ enum Stage {
 struct Shared {
     fates: RefCell<Fates>,
     stage: Cell<Stage>,
-    sessions_lost: Cell<u32>,
 }
 
 /// The settings of a client that come of the seed.
@@ -119,17 +117,14 @@ async fn read(shared: Rc<Shared>, mut stream: Subscription) {
     }
 }
 
-/// Counts connections without the session, from the second one on.
-async fn watch(shared: Rc<Shared>, mut events: Events) {
-    let mut first = true;
-    while let Some(event) = events.next().await {
-        if let Event::Connected { session_present } = event {
-            if !session_present && !first {
-                shared.sessions_lost.set(shared.sessions_lost.get() + 1);
-            }
-            first = false;
-        }
-    }
+/// How often the broker had lost the session of a client.
+fn sessions_lost(received: &[Passed]) -> usize {
+    let lets_in = received.iter().filter_map(|passed| match passed {
+        Passed::Connack { present } => Some(*present),
+        Passed::Publish { .. } | Passed::Pubrel { .. } => None,
+    });
+    // The first one that the client gets through finds none.
+    lets_in.skip(1).filter(|present| !present).count()
 }
 
 /// Waits until something holds. Returns whether it came to.
@@ -160,20 +155,15 @@ pub(crate) async fn play(world: World, seed: u64, count: usize, fall: Fall) -> O
         }
     };
     let mut broker = Broker::start(&mosquitto).await;
-    let to_writer = Knife::start(broker.port(), random.u64(..), count / 2);
-    let to_reader = Knife::start(broker.port(), random.u64(..), count - count / 2);
+    let to_writer = Knife::start(broker.port(), version, random.u64(..), count / 2);
+    let to_reader = Knife::start(broker.port(), version, random.u64(..), count - count / 2);
     let shared = Rc::new(Shared {
         fates: RefCell::default(),
         stage: Cell::new(Stage::Writing),
-        sessions_lost: Cell::new(0),
     });
 
     let reader = world.device(options(&to_reader.url(), "reader", version, &mut random));
     let writer = world.device(options(&to_writer.url(), "writer", version, &mut random));
-    for client in [&reader.client, &writer.client] {
-        let watching = watch(Rc::clone(&shared), client.events());
-        world.spawn(watching).detach();
-    }
     let filters = Filters::new("cut/#", Qos::ExactlyOnce)
         .acknowledge([Acknowledge::OnTake, Acknowledge::OnReceipt][random.usize(..2)]);
     let stream = reader.client.subscribe_many(filters, Wait::Ack).await;
@@ -239,8 +229,14 @@ pub(crate) async fn play(world: World, seed: u64, count: usize, fall: Fall) -> O
     reading.await;
     let mut all = to_writer.cuts();
     all.extend(to_reader.cuts());
-    let sessions_lost = shared.sessions_lost.get();
-    let (sum, mut faults) = shared.fates.take().settle();
+    let (told_writer, told_reader) = (
+        to_writer.passed(Direction::ToClient),
+        to_reader.passed(Direction::ToClient),
+    );
+    let (sum, mut faults) = shared
+        .fates
+        .take()
+        .settle(&to_writer.passed(Direction::ToBroker), &told_reader);
     if let Fall::Killed { .. } = fall {
         faults.retain(|fault| match fault.kind {
             Kind::Lost | Kind::Doubled | Kind::OutOfOrder | Kind::Failed => false,
@@ -252,7 +248,7 @@ pub(crate) async fn play(world: World, seed: u64, count: usize, fall: Fall) -> O
         faults,
         cuts: all,
         back_after,
-        sessions_lost,
+        sessions_lost: sessions_lost(&told_writer) + sessions_lost(&told_reader),
     }
 }
 
