@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use coracle::{Error, Qos, Sent, Wait};
+use coracle::{Error, ErrorKind, Qos, Sent, Wait};
 
 use crate::wire::Passed;
 
@@ -89,6 +89,8 @@ pub(crate) struct Sum {
     pub(crate) zero_told_lost: usize,
     /// QoS 1 that came again.
     pub(crate) repeated: usize,
+    /// Above QoS 0, and its call, or an event, said so.
+    pub(crate) given_up: usize,
     /// Faults: above QoS 0, and accepted.
     pub(crate) lost: usize,
     /// QoS 2 that came again.
@@ -130,6 +132,16 @@ impl Fates {
                 Told::Failed(error)
             }
         };
+    }
+
+    /// An event says that a message was not published, for which nobody waits any more.
+    pub(crate) fn give_up(&mut self, payload: &[u8], error: Error) {
+        let Some(number) = number_of(payload).filter(|number| *number < self.fates.len()) else {
+            return self.note(Kind::Damaged, format!("given up: {payload:?}"));
+        };
+        let fate = &mut self.fates[number];
+        self.published -= usize::from(fate.qos != Qos::AtMostOnce && fate.arrived == 0);
+        fate.told = Told::Failed(error);
     }
 
     /// A message has come.
@@ -204,6 +216,14 @@ impl Fates {
                 (Qos::AtMostOnce, told, _) => {
                     sum.zero_arrived += usize::from(arrived > 0);
                     sum.zero_told_lost += usize::from(matches!(told, Told::Failed(_)));
+                }
+                // Who cannot be told from a broker that hangs up on this message three times: it has left
+                // whole, and the end came in order, without any acknowledgement, right behind a PINGRESP.
+                (Qos::AtLeastOnce | Qos::ExactlyOnce, Told::Failed(error), ..=1)
+                    if matches!(error.kind(), ErrorKind::LinkLost)
+                        && error.sent() == Sent::Maybe =>
+                {
+                    sum.given_up += 1;
                 }
                 (Qos::AtLeastOnce | Qos::ExactlyOnce, Told::Failed(_), _) => {
                     fault(Kind::Failed);
@@ -333,6 +353,7 @@ impl Sum {
         self.zero_arrived += other.zero_arrived;
         self.zero_told_lost += other.zero_told_lost;
         self.repeated += other.repeated;
+        self.given_up += other.given_up;
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.republished += other.republished;

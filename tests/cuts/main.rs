@@ -134,8 +134,8 @@ impl Total {
             sum.zero_arrived, sum.zero_told_lost
         );
         println!(
-            "  lost: {}, QoS 2 doubled: {}, acknowledged but absent: {}",
-            sum.lost, sum.doubled, sum.false_acknowledgements
+            "  lost: {}, QoS 2 doubled: {}, acknowledged but absent: {}; given up, and told so: {}",
+            sum.lost, sum.doubled, sum.false_acknowledgements, sum.given_up
         );
         println!(
             "  by the broker: {} QoS 2 published again after PUBREL or with another identifier, {} sent out of order",

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::{Acknowledge, Client, Filters, Options, Qos, Subscription, Version, Wait};
+use coracle::{
+    Acknowledge, Client, Event, Events, Filters, Options, Qos, Subscription, Version, Wait,
+};
 use fastrand::Rng;
 use smol::Timer;
 
@@ -117,6 +119,19 @@ async fn read(shared: Rc<Shared>, mut stream: Subscription) {
     }
 }
 
+/// Notes what nobody waits for and was given up.
+async fn watch(shared: Rc<Shared>, mut events: Events) {
+    while let Some(event) = events.next().await {
+        if let Event::Unpublished {
+            message: Some(message),
+            error,
+        } = event
+        {
+            shared.fates.borrow_mut().give_up(message.payload(), error);
+        }
+    }
+}
+
 /// How often the broker let a client in without its session, that had one.
 fn sessions_lost(received: &[Passed]) -> usize {
     let without = received.iter().filter(|passed| match passed {
@@ -163,6 +178,9 @@ pub(crate) async fn play(world: World, seed: u64, count: usize, fall: Fall) -> O
 
     let reader = world.device(options(&to_reader.url(), "reader", version, &mut random));
     let writer = world.device(options(&to_writer.url(), "writer", version, &mut random));
+    world
+        .spawn(watch(Rc::clone(&shared), writer.client.events()))
+        .detach();
     let filters = Filters::new("cut/#", Qos::ExactlyOnce)
         .acknowledge([Acknowledge::OnTake, Acknowledge::OnReceipt][random.usize(..2)]);
     let stream = reader.client.subscribe_many(filters, Wait::Ack).await;
