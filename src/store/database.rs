@@ -68,7 +68,7 @@ impl Database {
         };
         at.guard(|| {
             let fresh = device.len().map_err(|error| at.io(error))? == 0;
-            let mut database = Self::over(device, at)?;
+            let database = Self::over(device, at)?;
             if fresh {
                 database.begin(at)?;
             } else {
@@ -108,7 +108,11 @@ impl Database {
             // Not before it is known that nobody else is at it.
             .truncate(false)
             .open(&draft)
-            .map_err(|error| at.io(error))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::NotFound => at.other(format_args!("its directory is not there")),
+                // A foreign enum that grows.
+                _ => at.io(error),
+            })?;
         lock(&file, at)?;
         if path.exists() {
             // Somebody else has just finished: what is locked here may be that file, or a new draft.
@@ -131,7 +135,7 @@ impl Database {
     fn make(file: File, at: At<'_>) -> Result<Self, StoreError> {
         file.set_len(0).map_err(|error| at.io(error))?;
         let backend = FileBackend::new(file).map_err(|error| at.error(error))?;
-        let mut database = Self::over(backend, at)?;
+        let database = Self::over(backend, at)?;
         database.begin(at)?;
         Ok(database)
     }
@@ -150,7 +154,7 @@ impl Database {
     }
 
     /// Writes what makes it a store.
-    fn begin(&mut self, at: At<'_>) -> Result<(), StoreError> {
+    fn begin(&self, at: At<'_>) -> Result<(), StoreError> {
         let transaction = self
             .redb(at)?
             .begin_write()
@@ -172,11 +176,13 @@ impl Database {
             .redb(at)?
             .begin_read()
             .map_err(|error| at.error(error))?;
-        let table = transaction.open_table(FORMAT).map_err(|error| match error {
-            TableError::Storage(error) => at.error(error),
-            // A foreign enum that grows.
-            _ => at.damaged("it is a database of something else"),
-        })?;
+        let table = transaction
+            .open_table(FORMAT)
+            .map_err(|error| match error {
+                TableError::Storage(error) => at.error(error),
+                // A foreign enum that grows.
+                _ => at.damaged("it is a database of something else"),
+            })?;
         let version = table
             .get(FORMAT_KEY)
             .map_err(|error| at.error(error))?

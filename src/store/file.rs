@@ -86,7 +86,7 @@ impl Store for FileStore {
     }
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.committer.poll_committed(cx)
+        self.committer.poll_committed(cx.waker())
     }
 }
 

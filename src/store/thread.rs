@@ -18,7 +18,7 @@
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
 
 use super::database::Database;
@@ -124,8 +124,9 @@ impl Committer {
         }
     }
 
-    pub(super) fn poll_committed(&self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        self.desk.poll(cx)
+    /// How the batch ended, or not yet; then this waker is woken when it has.
+    pub(super) fn poll_committed(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {
+        self.desk.poll(waker)
     }
 }
 
@@ -207,9 +208,9 @@ impl Desk {
         self.changed.notify_one();
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+    fn poll(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {
         // Cloning and dropping a waker runs code of the executor: both happen outside of the lock.
-        let mut waker = cx.waker().clone();
+        let mut waker = waker.clone();
         let mut state = self.lock();
         let poll = match &state.work {
             Work::Committed => Poll::Ready(Ok(())),

@@ -76,6 +76,15 @@ impl Device {
         self.disk().tape.clone()
     }
 
+    /// A long life needs no record.
+    pub(crate) fn forget_the_tape(&self) {
+        let mut disk = self.disk();
+        disk.tape = Tape {
+            begin: disk.content.clone(),
+            steps: Vec::new(),
+        };
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().expect("nothing panics under this lock")
     }

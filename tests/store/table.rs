@@ -13,11 +13,6 @@ pub(crate) type Table = BTreeMap<u64, Vec<u8>>;
 /// Commits a batch and waits until it is on disk.
 pub(crate) fn commit(store: &mut FileStore, batch: Batch) -> Result<(), StoreError> {
     store.submit(batch);
-    committed(store)
-}
-
-/// Waits until the batch on its way is on disk.
-pub(crate) fn committed(store: &mut FileStore) -> Result<(), StoreError> {
     block_on(poll_fn(|cx| store.poll_committed(cx)))
 }
 
