@@ -3,37 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use coracle::{Batch, FileStore, StoreErrorKind};
 use fastrand::Rng;
 
 use crate::device::{Device, Trouble};
 use crate::ground::Scratch;
+use crate::process::{Process, part};
 use crate::table::{Table, apply, batch, commit, load, read};
-
-/// Tells a test that was started again, in a process of its own, what it is to do.
-const PART: &str = "CORACLE_STORE_PART";
-
-/// Starts one test of this program again, in a process that `shell` prepares: `exec "$@"` stands at its end.
-/// Returns what it said, if it succeeded.
-fn again(test: &str, path: &Path, shell: &str) -> Option<String> {
-    let program = std::env::current_exe().expect("this program has a path");
-    let output = Command::new("sh")
-        .args(["-c", shell, "sh"])
-        .arg(program)
-        .args([test, "--exact", "--nocapture"])
-        .env(PART, path)
-        .output()
-        .expect("a shell");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        eprintln!("{test} in a process of its own: {}\n{said}", output.status);
-        return None;
-    }
-    Some(said)
-}
 
 /// Commits until it fails. Returns what was said to be on disk, what it is with the batch that failed, and why.
 fn fill(store: &mut FileStore, seed: u64) -> (Table, Table, coracle::StoreError) {
@@ -133,8 +110,8 @@ fn a_disk_that_breaks_at_any_step_is_told_and_keeps_what_was_promised() {
 
 #[test]
 fn a_file_that_reaches_the_limit_of_its_process_is_full() {
-    if let Some(path) = std::env::var_os(PART) {
-        let mut store = FileStore::open(path).expect("a new file");
+    if let Some(path) = part() {
+        let mut store = FileStore::open(&path).expect("a new file");
         let (promised, _, error) = fill(&mut store, 11);
         println!("kind: {:?}", error.kind());
         println!("error: {error}");
@@ -146,7 +123,7 @@ fn a_file_that_reaches_the_limit_of_its_process_is_full() {
     let test = "faults::a_file_that_reaches_the_limit_of_its_process_is_full";
     // In blocks of 512 bytes, some shells say 1024; without the signal the call fails.
     let shell = "trap '' XFSZ && ulimit -f 1000 && exec \"$@\"";
-    let said = again(test, &path, shell).expect("it succeeded");
+    let said = Process::start_prepared(&["sh", "-c", shell], test, &path).succeeded();
     assert!(said.contains("kind: Full"), "{said}");
     check_promises(&said, &path);
 }
@@ -170,16 +147,15 @@ fn check_promises(said: &str, path: &Path) {
 
 #[test]
 fn a_real_disk_that_is_full_is_told_and_keeps_what_was_promised() {
-    if let Some(path) = std::env::var_os(PART) {
-        let path = Path::new(&path);
-        let mut store = FileStore::open(path).expect("a new file");
+    if let Some(path) = part() {
+        let mut store = FileStore::open(&path).expect("a new file");
         let (promised, _, error) = fill(&mut store, 12);
         println!("kind: {:?}", error.kind());
         println!("promised: {}", promised.len());
         drop(store);
         // The disk is gone with this process.
         let kept = path.parent().and_then(Path::parent).expect("two above");
-        fs::copy(path, kept.join("copy")).expect("a copy");
+        fs::copy(&path, kept.join("copy")).expect("a copy");
         return;
     }
     let scratch = Scratch::new();
@@ -192,17 +168,9 @@ fn a_real_disk_that_is_full_is_told_and_keeps_what_was_promised() {
         disk.display()
     );
     // A disk of its own needs a namespace of its own, which root and most others may have.
-    let program = std::env::current_exe().expect("this program has a path");
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", &mount, "sh"])
-        .arg(program)
-        .args([test, "--exact", "--nocapture"])
-        .env(PART, &path)
-        .output();
-    let said = match output {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Err(error) => error.to_string(),
-    };
+    let unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c", &mount];
+    let (_, said) = Process::start_prepared(&unshare, test, &path).end();
+    let said = said.join("\n");
     if !said.contains("kind: ") {
         // In some containers nobody may; the limit of a process and the disk in memory are tested everywhere.
         eprintln!("no disk of one's own here: {said}");
@@ -233,8 +201,7 @@ fn a_directory_in_the_place_of_the_file_is_named() {
 
 #[test]
 fn what_may_not_be_written_is_told_as_read_only() {
-    if let Some(path) = std::env::var_os(PART) {
-        let path = Path::new(&path);
+    if let Some(path) = part() {
         for name in ["new", "old"] {
             let error = FileStore::open(path.join(name)).expect_err("not ours");
             println!("{name}: {:?}: {error}", error.kind());
@@ -253,17 +220,19 @@ fn what_may_not_be_written_is_told_as_read_only() {
     // Modes do not stop root: what root starts here goes on as nobody.
     let shell = "if [ \"$(id -u)\" -eq 0 ]; then \
                  exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"; fi; exec \"$@\"";
-    let said = again(test, scratch.path(), shell);
+    let mut process = Process::start_prepared(&["sh", "-c", shell], test, scratch.path());
+    let (status, said) = process.end();
     mode("", 0o755);
-    let said = said.expect("it succeeded");
+    let said = said.join("\n");
+    assert!(status.success(), "{said}");
     assert!(said.contains("new: ReadOnly: creating"), "{said}");
     assert!(said.contains("old: ReadOnly: opening"), "{said}");
 }
 
 #[test]
 fn a_file_that_another_process_has_open_is_in_use() {
-    if let Some(path) = std::env::var_os(PART) {
-        let error = FileStore::open(path).expect_err("it is open");
+    if let Some(path) = part() {
+        let error = FileStore::open(&path).expect_err("it is open");
         println!("{:?}: {error}", error.kind());
         return;
     }
@@ -271,7 +240,7 @@ fn a_file_that_another_process_has_open_is_in_use() {
     let path = scratch.path().join("session");
     let store = FileStore::open(&path).expect("a new file");
     let test = "faults::a_file_that_another_process_has_open_is_in_use";
-    let said = again(test, &path, "exec \"$@\"").expect("it succeeded");
+    let said = Process::start(test, &path, &[]).succeeded();
     assert!(said.contains("InUse: opening"), "{said}");
     drop(store);
     drop(FileStore::open(&path).expect("nobody has it"));

@@ -6,6 +6,7 @@ mod device;
 #[path = "../mosquitto/ground.rs"]
 #[expect(dead_code, reason = "the other tests also need ports and programs")]
 mod ground;
+mod process;
 mod table;
 
 // Tests.
@@ -13,3 +14,4 @@ mod damage;
 mod faults;
 mod file;
 mod power;
+mod writer;
