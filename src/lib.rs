@@ -17,6 +17,8 @@ mod error;
 mod event;
 mod events;
 mod fallback;
+mod heritage;
+mod keeper;
 mod loose;
 mod message;
 mod obstacle;

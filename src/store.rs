@@ -27,7 +27,7 @@ use std::task::{Context, Poll};
 #[cfg(feature = "store")]
 pub use file::FileStore;
 
-/// Keeps a session across the end of the process: see `Options::store`.
+/// Keeps a session across the end of the process: see [`Options::store`](crate::Options::store).
 ///
 /// A store is a table from numbers to bytes: flash, a file, a database. Three methods, because the client
 /// asks for no more. It holds the state of one client, and only one client may use it at a time.

@@ -29,7 +29,8 @@ const LAYERS: [(&str, &[&str]); 8] = [
     (
         "state",
         &[
-            "answers", "deliver", "ending", "loose", "queue", "router", "shared", "waiter",
+            "answers", "deliver", "ending", "heritage", "loose", "queue", "router", "shared",
+            "waiter",
         ],
     ),
     (
@@ -40,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "dialogue",
             "driver",
             "fallback",
+            "keeper",
             "reader",
             "reconnect",
             "routes",

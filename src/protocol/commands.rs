@@ -157,6 +157,7 @@ impl Protocol {
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
+            self.identify();
         }
         sent
     }

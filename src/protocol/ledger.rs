@@ -39,8 +39,8 @@ pub(super) struct Owed {
 pub(super) enum Answer {
     /// Not everyone has taken the message.
     Open,
-    /// To be sent once all before it are.
-    Ready(Reason),
+    /// To be sent once all before it are, and the batch of this number is on disk; 0 if it needs none.
+    Ready(Reason, u64),
     /// Not to be sent: the broker released the identifier first.
     Void,
 }
@@ -65,12 +65,13 @@ impl Owed {
         place >= self.first
     }
 
-    /// The next one that may be sent; none while the oldest is open.
-    pub(super) fn pop(&mut self) -> Option<(PacketId, Option<Reason>)> {
+    /// The next one that may be sent, with this much on disk; none while the oldest is open.
+    pub(super) fn pop(&mut self, committed: u64) -> Option<(PacketId, Option<Reason>)> {
         let (id, answer) = *self.queue.front()?;
         let reason = match answer {
             Answer::Open => return None,
-            Answer::Ready(reason) => Some(reason),
+            Answer::Ready(_, batch) if batch > committed => return None,
+            Answer::Ready(reason, _) => Some(reason),
             Answer::Void => None,
         };
         self.queue.pop_front();
@@ -155,13 +156,14 @@ impl Ledger {
 
     /// Sends every acknowledgement before which none is missing.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
-        while let Some((id, reason)) = self.pubacks.pop() {
+        let committed = out.committed();
+        while let Some((id, reason)) = self.pubacks.pop(committed) {
             self.answered();
             if let Some(reason) = reason {
                 out.acknowledge(AckKind::Puback, id, reason);
             }
         }
-        while let Some((id, reason)) = self.pubrecs.pop() {
+        while let Some((id, reason)) = self.pubrecs.pop(committed) {
             let Some(reason) = reason else { continue };
             // After PUBREC with an error no PUBREL comes.
             if reason.is_error() {

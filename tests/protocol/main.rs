@@ -13,6 +13,7 @@ mod queues;
 mod random;
 mod session;
 mod situations;
+mod store;
 mod subscribe;
 mod unsubscribe;
 
@@ -27,7 +28,8 @@ use coracle::protocol::{
     Step, Subscription, Token, Wish,
 };
 use coracle::{
-    Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Sent, Version, Wait,
+    Batch, Change, Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Record, Sent,
+    Version, Wait,
 };
 
 /// Where every script's clock starts. An `Instant` can only be had from the system; from here on all
@@ -55,18 +57,41 @@ const PRESENT_5: &[u8] = &[0x20, 3, 1, 0, 0];
 /// DISCONNECT without a reason.
 const DISCONNECT: &[u8] = &[0xE0, 0];
 
-/// Plays `script` twice: with the input as it is, and with every byte of it by itself.
+/// Plays `script` with the input as it is and with every byte of it by itself; without a store, and with one
+/// that has everything on disk at once, which must change nothing.
 fn play(config: &Config, script: impl Fn(&mut Scene)) {
-    for feed in [Feed::Whole, Feed::Bytewise] {
-        let mut scene = Scene::new(config.clone(), feed);
-        script(&mut scene);
-        scene.rest();
+    play_with(&[None, Some(Disk::at_once())], config, script);
+}
+
+/// Without a store alone: what a store changes is the order between classes of packets, that an identifier is
+/// given earlier, and that what stays in it may still be sent.
+fn play_unstored(config: &Config, script: impl Fn(&mut Scene)) {
+    play_with(&[None], config, script);
+}
+
+fn play_with(disks: &[Option<Disk>], config: &Config, script: impl Fn(&mut Scene)) {
+    for disk in disks {
+        for feed in [Feed::Whole, Feed::Bytewise] {
+            let mut scene = Scene::new(config.clone(), feed);
+            if let Some(disk) = disk {
+                scene.boot(disk.clone());
+            }
+            script(&mut scene);
+            scene.rest();
+        }
     }
 }
 
 /// As [`play`], with the connection open and CONNECT out of sight.
 fn play_online(config: &Config, script: impl Fn(&mut Scene)) {
     play(config, |scene| {
+        scene.open();
+        script(scene);
+    });
+}
+
+fn play_online_unstored(config: &Config, script: impl Fn(&mut Scene)) {
+    play_unstored(config, |scene| {
         scene.open();
         script(scene);
     });
@@ -96,6 +121,51 @@ enum Feed {
     Bytewise,
 }
 
+/// What a store has on disk.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    records: BTreeMap<u64, Vec<u8>>,
+    /// The batch that was handed over.
+    under_way: Option<Batch>,
+    /// Whether it is on disk at once, or when the script says so.
+    at_once: bool,
+}
+
+impl Disk {
+    /// An empty one, which is as fast as can be.
+    fn at_once() -> Self {
+        Self {
+            at_once: true,
+            ..Self::default()
+        }
+    }
+
+    fn read(&self) -> Vec<Record> {
+        let records = self.records.iter();
+        records
+            .map(|(key, value)| Record::new(*key, value.clone()))
+            .collect()
+    }
+
+    /// The batch that was handed over is on disk. Returns whether there was one.
+    fn commit(&mut self) -> bool {
+        let Some(batch) = self.under_way.take() else {
+            return false;
+        };
+        for change in batch.iter() {
+            match change {
+                Change::Put(key, value) => {
+                    self.records.insert(key, value.to_vec());
+                }
+                Change::Remove(key) => {
+                    self.records.remove(&key);
+                }
+            }
+        }
+        true
+    }
+}
+
 /// A message that arrived, and what it is owed.
 struct Got {
     message: Message,
@@ -105,6 +175,7 @@ struct Got {
 /// A protocol with a driver that does what the contract on [`Protocol`] asks of it.
 struct Scene {
     protocol: Protocol,
+    disk: Option<Disk>,
     start: Instant,
     now: Instant,
     feed: Feed,
@@ -132,6 +203,7 @@ impl Scene {
         let now = epoch();
         Self {
             protocol: Protocol::new(config),
+            disk: None,
             start: now,
             now,
             feed,
@@ -234,6 +306,7 @@ impl Scene {
     /// One turn: what may leave leaves, as far as the transport takes it.
     fn turn(&mut self) {
         self.protocol.pump(self.now);
+        self.keep();
         while self.takes > 0 {
             let Some(chunk) = self.protocol.poll_chunk() else {
                 break;
@@ -244,6 +317,7 @@ impl Scene {
             self.takes -= if self.takes == usize::MAX { 0 } else { count };
             self.protocol.handle_written(self.now, chunk, count);
             self.protocol.pump(self.now);
+            self.keep();
         }
         if self.takes == 0
             && let Some(chunk) = self.protocol.poll_chunk()
@@ -255,7 +329,25 @@ impl Scene {
             self.protocol.handle_flushed(self.now);
         }
         self.protocol.pump(self.now);
+        self.keep();
         self.collect();
+    }
+
+    /// Hands over what has gathered.
+    fn keep(&mut self) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        while let Some(batch) = self.protocol.poll_batch() {
+            assert!(disk.under_way.is_none(), "one batch at a time");
+            disk.under_way = Some(batch);
+            if !disk.at_once {
+                return;
+            }
+            disk.commit();
+            self.protocol.handle_committed();
+            self.protocol.pump(self.now);
+        }
     }
 
     fn collect(&mut self) {
@@ -265,6 +357,10 @@ impl Scene {
                 assert!(wait.is_none(), "wait {token} ended twice: {outcome:?}");
                 *wait = Some(outcome);
             } else {
+                if let Effect::Overdue(receipt) = effect {
+                    // What is held is in the memory of the script, which does not end.
+                    self.protocol.late(receipt);
+                }
                 self.effects.push_back(effect);
             }
         }

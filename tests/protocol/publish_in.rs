@@ -174,7 +174,7 @@ fn a_refusal_by_hand_without_a_link_lets_the_message_come_again() {
 
 #[test]
 fn a_message_dropped_unanswered_is_never_acknowledged_and_comes_back() {
-    play_online(&v5(), |scene| {
+    play_online_unstored(&v5(), |scene| {
         deliver_by_hand(scene, b"\x32\x07\0\x01t\0\x01\0a");
         deliver_by_hand(scene, b"\x34\x07\0\x01t\0\x02\0b");
         for payload in [b"a", b"b"] {

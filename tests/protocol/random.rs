@@ -825,6 +825,7 @@ impl World {
                 | Effect::Again
                 | Effect::Subscribed(..)
                 | Effect::Overdue(_)
+                | Effect::Disinherited
                 | Effect::Restored
                 | Effect::Stray => {}
                 Effect::Done(..) => panic!("the scene keeps those"),
