@@ -84,6 +84,15 @@ impl Process {
         said.iter().filter(|line| line.starts_with(start)).count()
     }
 
+    /// How the lines go on that begin like this.
+    pub(crate) fn ends_of(&self, start: &str) -> Vec<String> {
+        let said = self.said.lock().expect("nothing panics under this lock");
+        said.iter()
+            .filter_map(|line| line.strip_prefix(start))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Waits until it has said so many lines that begin like this.
     pub(crate) fn said(&self, start: &str, times: usize) {
         for _ in 0..GLANCES {
