@@ -23,9 +23,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use coracle::codec::subscribe::FilterOptions;
+use coracle::protocol::record::Entry;
 use coracle::protocol::{
-    Accepted, Config, Credentials, Done, Effect, End, Identifier, Outgoing, Protocol, Receipt,
-    Step, Subscription, Token, Wish,
+    Accepted, Config, Credentials, Done, Effect, End, Identifier, Kept, Outgoing, Protocol,
+    Receipt, Step, Subscription, Token, Wish,
 };
 use coracle::{
     Batch, Change, Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Record, Sent,
@@ -147,6 +148,14 @@ impl Disk {
             .collect()
     }
 
+    /// Whether it says that the broker has the session.
+    fn has_session(&self) -> bool {
+        self.records
+            .iter()
+            .map(|(key, value)| Entry::read(&Record::new(*key, value.clone())))
+            .any(|entry| matches!(entry, Ok(Entry::Session(identity)) if identity.ours))
+    }
+
     /// The batch that was handed over is on disk. Returns whether there was one.
     fn commit(&mut self) -> bool {
         let Some(batch) = self.under_way.take() else {
@@ -170,6 +179,8 @@ impl Disk {
 struct Got {
     message: Message,
     receipt: Option<Receipt>,
+    /// It is in the store until it is taken.
+    kept: Option<Kept>,
 }
 
 /// A protocol with a driver that does what the contract on [`Protocol`] asks of it.
@@ -333,6 +344,15 @@ impl Scene {
         self.collect();
     }
 
+    /// What was handed over is on disk. Returns whether there was anything.
+    fn commit(&mut self) -> bool {
+        let arrived = self.disk.as_mut().is_some_and(Disk::commit);
+        if arrived {
+            self.protocol.handle_committed();
+        }
+        arrived
+    }
+
     /// Hands over what has gathered.
     fn keep(&mut self) {
         let Some(disk) = &mut self.disk else {
@@ -358,7 +378,10 @@ impl Scene {
                 *wait = Some(outcome);
             } else {
                 if let Effect::Overdue(receipt) = effect {
-                    // What is held is in the memory of the script, which does not end.
+                    let held = self.got.iter_mut();
+                    for got in held.filter(|got| got.receipt == Some(receipt)) {
+                        got.kept = self.protocol.keep(receipt, &got.message);
+                    }
                     self.protocol.late(receipt);
                 }
                 self.effects.push_back(effect);
@@ -412,7 +435,11 @@ impl Scene {
                     from += size;
                     let receipt = delivery.receipt();
                     let message = delivery.incoming().to_message();
-                    self.got.push_back(Got { message, receipt });
+                    self.got.push_back(Got {
+                        message,
+                        receipt,
+                        kept: None,
+                    });
                     if let Some(receipt) = receipt {
                         let deadline = self.now + self.protocol.config().take_timeout;
                         self.protocol
@@ -502,8 +529,16 @@ impl Scene {
     }
 
     fn refuse(&mut self, got: &Got, reason: Reason) {
-        let receipt = got.receipt.expect("only QoS 1 and 2 are taken");
-        self.protocol.take(receipt, reason);
+        assert!(
+            got.receipt.is_some() || got.kept.is_some(),
+            "only QoS 1 and 2 are taken"
+        );
+        if let Some(receipt) = got.receipt {
+            self.protocol.take(receipt, reason);
+        }
+        if let Some(kept) = got.kept {
+            self.protocol.let_go(kept);
+        }
         self.turn();
     }
 

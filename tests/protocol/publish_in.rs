@@ -121,7 +121,11 @@ fn deliver_by_hand(scene: &mut Scene, packet: &[u8]) {
         Step::Deliver { delivery, .. } => {
             let receipt = delivery.receipt();
             let message = delivery.incoming().to_message();
-            scene.got.push_back(Got { message, receipt });
+            scene.got.push_back(Got {
+                message,
+                receipt,
+                kept: None,
+            });
             if let Some(receipt) = receipt {
                 scene.protocol.delivered(receipt, 1, None);
             }

@@ -5,9 +5,16 @@ use super::*;
 impl Scene {
     /// A process begins with what is on this disk.
     pub(super) fn boot(&mut self, disk: Disk) {
-        self.protocol
+        let restored = self
+            .protocol
             .restore(self.now, Duration::from_secs(1_800_000_000), &disk.read())
             .expect("the records are whole");
+        self.got
+            .extend(restored.kept.into_iter().map(|(kept, message)| Got {
+                message,
+                receipt: None,
+                kept: Some(kept),
+            }));
         self.disk = Some(disk);
     }
 }
