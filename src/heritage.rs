@@ -2,9 +2,13 @@
 //! one.
 //!
 //! ```text
-//!     restored ──► handed to each subscriber whose filter matches, as it comes ──► taken: forgotten
-//!         └─ the time of the earlier subscriptions is over ──► forgotten, if nobody holds it
+//!     restored ──► handed to each subscriber whose filter matches, as it comes
+//!         │            └─ taken by all who had come until then ──► forgotten in the store
+//!         └─ nobody has come when the time of the earlier subscriptions is over ──► forgotten
 //! ```
+//!
+//! Whoever comes after that still gets it, from memory. Were it kept in the store for the sake of those who may
+//! still come, every process that ends before that time would hand it on once more to those who had it.
 
 use std::collections::VecDeque;
 
@@ -18,15 +22,38 @@ use crate::topic;
 /// The messages, and for which inline handlers some of them are.
 #[derive(Debug, Default)]
 pub(crate) struct Heritage {
-    messages: Vec<(Kept, Message)>,
+    messages: Vec<Inherited>,
     /// Handlers are called by the driver, with nothing borrowed.
     calls: VecDeque<(usize, Kept, Message)>,
+}
+
+#[derive(Debug)]
+struct Inherited {
+    kept: Kept,
+    message: Message,
+    holder: Holder,
+}
+
+/// For whose sake a message stays in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// For whoever comes first.
+    Heritage,
+    /// For those who have it and did not take it yet.
+    Subscribers,
 }
 
 impl State {
     /// The store was read.
     pub(crate) fn inherit(&mut self, restored: &mut Restored) {
-        self.heritage.messages = std::mem::take(&mut restored.kept);
+        let kept = std::mem::take(&mut restored.kept).into_iter();
+        self.heritage.messages = kept
+            .map(|(kept, message)| Inherited {
+                kept,
+                message,
+                holder: Holder::Heritage,
+            })
+            .collect();
         let keys: Vec<usize> = self.router.subscribers.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.hand_on(key);
@@ -42,7 +69,8 @@ impl State {
             return;
         };
         let mut lost = Vec::new();
-        for (kept, message) in &self.heritage.messages {
+        for inherited in &mut self.heritage.messages {
+            let Inherited { kept, message, .. } = inherited;
             let matches =
                 |filter: &str| topic::matches(topic::matching_part(filter), message.topic());
             if !subscriber.filters.iter().any(|filter| matches(filter)) {
@@ -67,7 +95,11 @@ impl State {
                     self.protocol.hold(*kept);
                     self.heritage.calls.push_back((key, *kept, message));
                 }
-                Sink::Answers => {}
+                Sink::Answers => continue,
+            }
+            if inherited.holder == Holder::Heritage {
+                inherited.holder = Holder::Subscribers;
+                self.protocol.let_go(inherited.kept);
             }
         }
         for (dropped, end) in lost {
@@ -98,8 +130,16 @@ impl State {
 
     /// Nobody can come any more for what was inherited.
     pub(crate) fn disinherit(&mut self) {
-        for (kept, message) in std::mem::take(&mut self.heritage.messages) {
-            self.protocol.let_go(kept);
+        for inherited in std::mem::take(&mut self.heritage.messages) {
+            let Inherited {
+                kept,
+                message,
+                holder,
+            } = inherited;
+            match holder {
+                Holder::Heritage => self.protocol.let_go(kept),
+                Holder::Subscribers => {}
+            }
             self.loose.drop_later(Some(message));
         }
     }

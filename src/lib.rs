@@ -74,6 +74,8 @@ pub use request::Requesting;
 pub use serve::{Reply, Request, Service, Serving};
 pub use smol::{LocalExecutor, block_on};
 pub use statistics::Statistics;
+#[cfg(feature = "store")]
+pub use store::FileStore;
 pub use store::{Batch, Change, Record, Store, StoreError, StoreErrorKind};
 pub use subscription::{Filters, RetainHandling, Subscription};
 pub use topic::{TopicError, matches};

@@ -11,11 +11,21 @@
 //!
 //! Nothing here knows MQTT: which number holds what is the protocol's business.
 
+#[cfg(feature = "store")]
+mod database;
+#[cfg(feature = "store")]
+mod file;
+#[cfg(feature = "store")]
+mod thread;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+#[cfg(feature = "store")]
+pub use file::FileStore;
 
 /// Keeps a session across the end of the process: see [`Options::store`](crate::Options::store).
 ///
