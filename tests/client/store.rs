@@ -87,10 +87,21 @@ fn a_message_is_on_disk_though_there_was_never_a_connection() {
     drop(setup);
     let (mut setup, mut peer) = live(&store, CONNACK);
     peer.expect(PUBLISH);
-    assert!(matches!(
-        setup.events().as_slice(),
-        [Event::Connected { .. }]
-    ));
+    let events = setup.events();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [
+                Event::Restored {
+                    outgoing: 1,
+                    same_session: false,
+                    ..
+                },
+                Event::Connected { .. }
+            ]
+        ),
+        "{events:?}"
+    );
 }
 
 #[test]
