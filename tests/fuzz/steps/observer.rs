@@ -488,9 +488,7 @@ impl Observer {
                 self.pubrels.push(ack.id);
                 self.received.retain(|(id, _)| *id != ack.id);
                 // The broker waits for no PUBREC; one that is on its way may still come.
-                for due in self.pubrecs.iter_mut().filter(|due| due.id == ack.id) {
-                    due.unread = None;
-                }
+                self.release(ack.id);
             }
             Packet::Suback(suback) => {
                 if self.exchange(suback.id) == Some(Exchange::Subscribe) {
@@ -566,11 +564,19 @@ impl Observer {
                 self.pubacks.push_back(Due { id, unread: None });
             }
             Some((Qos::ExactlyOnce, Some(id))) => {
+                // It is another one than that which was not taken, so that nothing is owed for that.
+                self.release(id);
                 self.pubrecs.push_back(Due { id, unread: None });
                 self.received.retain(|(other, _)| *other != id);
                 self.received.push((id, Known::Delivered));
             }
             Some(_) | None => {}
+        }
+    }
+
+    fn release(&mut self, id: PacketId) {
+        for due in self.pubrecs.iter_mut().filter(|due| due.id == id) {
+            due.unread = None;
         }
     }
 
