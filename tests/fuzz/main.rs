@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
+use steps::Step;
+
 fn seeds() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds")
 }
@@ -28,7 +30,7 @@ fn seeds_there_are() -> BTreeSet<(String, String)> {
 }
 
 /// Runs one input. A failure tells it.
-fn run(name: &str, step: fn(&[u8]), input: &[u8]) {
+fn run(name: &str, step: Step, input: &[u8]) {
     if let Err(panic) = catch_unwind(|| step(input)) {
         let bytes: Vec<String> = input.iter().map(|byte| format!("{byte:02x}")).collect();
         println!("{name} fails with {}", bytes.concat());
@@ -36,7 +38,7 @@ fn run(name: &str, step: fn(&[u8]), input: &[u8]) {
     }
 }
 
-fn step_of(name: &str) -> fn(&[u8]) {
+fn step_of(name: &str) -> Step {
     let mut targets = steps::TARGETS.into_iter();
     let found = targets.find(|(other, _)| *other == name);
     found.expect("it is in the list").1
@@ -104,4 +106,9 @@ fn a_client_keeps_the_rules_whatever_bytes_come() {
 #[test]
 fn a_client_keeps_the_rules_whatever_packets_come() {
     at_random("packets", 4_000);
+}
+
+#[test]
+fn what_a_proxy_or_a_web_server_says_is_read_the_same_in_pieces() {
+    at_random("handshake", 4_000);
 }

@@ -4,14 +4,19 @@ mod application;
 mod connected;
 mod decoder;
 mod fair;
+mod handshake;
 mod input;
 mod observer;
 mod packets;
 mod rig;
 
-/// Each target by its name: it panics if something is wrong.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 3] = [
+/// What a target does with an input. It panics if something is wrong.
+pub(crate) type Step = fn(&[u8]);
+
+/// Each target by its name.
+pub(crate) const TARGETS: [(&str, Step); 4] = [
     ("decoder", decoder::run),
     ("connected", connected::run),
     ("packets", packets::run),
+    ("handshake", handshake::run),
 ];
