@@ -273,6 +273,24 @@ fn disconnect_is_the_last_packet() {
         scene.wait(100_000);
         scene.sends_nothing();
     });
+    // [MQTT-3.14.4-2 of 3.1.1]
+    play_online(&v3(), |scene| {
+        scene.publish_0(b"x", Wait::None);
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        let got = scene.gets("t", b"a");
+        scene.disconnect();
+        scene.sends(&[b"\x30\x04\0\x01tx", DISCONNECT]);
+        scene.take(&got);
+        scene.publish(Qos::AtLeastOnce, b"x", Wait::None);
+        scene.publish(Qos::AtMostOnce, b"x", Wait::None);
+        scene.subscribe(&["f"], Qos::AtMostOnce, Wait::None);
+        scene.unsubscribe(&["f"], Wait::None);
+        scene.receive(b"\x34\x06\0\x01t\0\x02a\x62\x02\0\x02");
+        scene.disconnect();
+        scene.wait(100_000);
+        scene.sends_nothing();
+    });
 }
 
 #[test]
@@ -280,13 +298,20 @@ fn a_disconnect_that_the_broker_cannot_take_does_not_leave() {
     play(&v5(), |scene| {
         // Maximum Packet Size 10
         scene.open_with(b"\x20\x08\0\0\x05\x27\0\0\0\x0A");
-        let properties = Properties::new().reason_string("a long story");
-        let error = scene
-            .protocol
-            .disconnect(Reason::SUCCESS, properties.list())
-            .expect_err("too large");
-        assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
-        assert!(scene.protocol.is_online());
+        // [MQTT-3.14.2-3], [MQTT-3.14.2-4]
+        for properties in [
+            Properties::new().reason_string("a long story"),
+            Properties::new().user_property("story", "short"),
+        ] {
+            let error = scene
+                .protocol
+                .disconnect(Reason::SUCCESS, properties.list())
+                .expect_err("too large");
+            assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
+            assert!(scene.protocol.is_online());
+            scene.turn();
+            scene.sends_nothing();
+        }
         scene.disconnect();
         scene.sends(&[DISCONNECT]);
     });

@@ -176,7 +176,7 @@ pub(crate) fn act(rig: &mut Rig, input: &mut Input<'_>) {
             let filters: Vec<Rc<str>> =
                 (0..count).map(|_| Rc::from(input.pick(&FILTERS))).collect();
             let wait = wait(rig, input);
-            rig.protocol.unsubscribe(&filters, wait);
+            rig.protocol.unsubscribe(&filters, Properties::new(), wait);
         }
         0x74..0x7A => {
             let token = rig.begin_wait();
@@ -268,7 +268,7 @@ fn publish(rig: &mut Rig, input: &mut Input<'_>) {
             }
         }
         (Err(_), Some((_, token))) => rig.give_back(token),
-        (Ok(Accepted::Yes | Accepted::Parked(_)) | Err(_), _) => {}
+        (Ok(Accepted::Yes | Accepted::Parked(_) | Accepted::Dropped) | Err(_), _) => {}
     }
 }
 
