@@ -112,3 +112,8 @@ fn a_client_keeps_the_rules_whatever_packets_come() {
 fn what_a_proxy_or_a_web_server_says_is_read_the_same_in_pieces() {
     at_random("handshake", 4_000);
 }
+
+#[test]
+fn a_whole_client_ends_whatever_bytes_come() {
+    at_random("client", 500);
+}

@@ -1,6 +1,7 @@
 //! What the fuzz targets in `fuzz/` do with one input, here so that the tests do the same.
 
 mod application;
+mod client;
 mod connected;
 mod decoder;
 mod fair;
@@ -14,9 +15,10 @@ mod rig;
 pub(crate) type Step = fn(&[u8]);
 
 /// Each target by its name.
-pub(crate) const TARGETS: [(&str, Step); 4] = [
+pub(crate) const TARGETS: [(&str, Step); 5] = [
     ("decoder", decoder::run),
     ("connected", connected::run),
     ("packets", packets::run),
+    ("client", client::run),
     ("handshake", handshake::run),
 ];
