@@ -131,11 +131,8 @@ fn repetitions_of_3_1_keep_their_flag() {
     ];
     for (bytes, clause) in repeated {
         let first_time = [&[bytes[0] & !0x08], &bytes[1..]].concat();
-        assert_eq!(
-            crate::read(Version::V3_1, bytes),
-            crate::read(Version::V3_1, &first_time)
-        );
-        assert!(crate::read(Version::V3_1, bytes).is_ok());
+        assert_eq!(read(Version::V3_1, bytes), read(Version::V3_1, &first_time));
+        assert!(read(Version::V3_1, bytes).is_ok());
         crate::malformed(Version::V3_1_1, bytes, clause);
         crate::malformed(Version::V5_0, bytes, clause);
     }
