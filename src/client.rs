@@ -122,8 +122,9 @@ impl Client {
 
     /// Subscribes to `filter` and gives the stream of its messages.
     ///
-    /// With [`Wait::None`] and [`Wait::Sent`] the stream comes at once; a refusal found later ends it
-    /// with an error and is an event. Several handles of one filter share one subscription at the
+    /// With [`Wait::None`] the stream comes at once, link or no link, and the subscription is made when there
+    /// is a connection: for a device that may start offline. With [`Wait::Sent`] it comes when SUBSCRIBE has
+    /// been sent. With both, a refusal found later ends the stream with an error and is an event. Several handles of one filter share one subscription at the
     /// broker.
     ///
     /// # Errors
@@ -221,7 +222,7 @@ impl Client {
         }
     }
 
-    /// Asks the broker whether it answers. Gives the time to nobody: measure it around the call.
+    /// Asks the broker whether it answers. To know how long that takes, measure around the call.
     ///
     /// # Errors
     /// There is no connection, it ends, or no answer comes in time.
@@ -279,7 +280,8 @@ impl Client {
         }
     }
 
-    /// Waits until there is a connection; ends at once if there is one.
+    /// Waits until there is a connection; ends at once if there is one. Without limit, unless
+    /// [`Waiting::timeout`] sets one.
     ///
     /// # Errors
     /// The client is closed before.
@@ -294,7 +296,8 @@ impl Client {
         )
     }
 
-    /// Waits until a message of any QoS would be accepted at once.
+    /// Waits until a message of any QoS would be accepted at once. Without limit, unless
+    /// [`Waiting::timeout`] sets one.
     ///
     /// # Errors
     /// The client is closed before.
@@ -339,8 +342,8 @@ impl Client {
             .with(|state| state.protocol.client_id().to_owned())
     }
 
-    /// What the broker said at CONNACK: its limits, its properties. None without a connection, and
-    /// without properties before MQTT 5.
+    /// What the broker said at CONNACK: its limits, its properties. None without a connection; before MQTT 5
+    /// they are empty.
     pub fn server_properties(&self) -> Option<Properties> {
         self.shared.with(|state| {
             state
@@ -368,7 +371,8 @@ impl Client {
     }
 
     /// Disconnects at once with this reason and these properties; MQTT 5 only (before, the connection
-    /// is closed with a plain DISCONNECT).
+    /// is closed with a plain DISCONNECT). It waits for nothing, and unless the properties say that the
+    /// session expires after 0 s, the broker keeps the session.
     ///
     /// With [`Reason::DISCONNECT_WITH_WILL`] the broker publishes the will.
     ///
@@ -405,7 +409,7 @@ impl Client {
     /// What this client has done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.with(|state| Statistics {
-            queue_full: state.protocol.losses().refused,
+            queue_full: state.protocol.losses().failed,
             dropped_oldest: state.protocol.losses().oldest,
             dropped_newest: state.protocol.losses().newest,
             unfinished: state.protocol.unfinished(),

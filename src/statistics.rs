@@ -1,10 +1,12 @@
 //! Counters of one client.
 
-/// What a client has done so far. Counts over its whole life.
+/// What a client has done so far, counted over its whole life, and in the last three fields what is the case
+/// now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Messages accepted for publishing.
+    /// Messages given to the client for publishing, those in line for room and those withdrawn from it
+    /// included.
     pub published: u64,
     /// Calls to publish that failed because the queue was full ([`WhenFull::Fail`](crate::WhenFull::Fail)).
     pub queue_full: u64,

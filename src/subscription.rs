@@ -188,7 +188,8 @@ impl Subscription {
         self.take()
     }
 
-    /// Why the stream has ended, if it has and nobody wanted it to.
+    /// Why the stream has ended; none while it goes on, and if you have unsubscribed. When the client is at
+    /// its end, also by your own `disconnect()`, it is [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn error(&self) -> Option<Error> {
         self.shared
             .with(|state| state.router.subscribers.get(self.key)?.reading.error())

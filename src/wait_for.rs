@@ -199,11 +199,12 @@ opaque_debug!(
     Waiting
 );
 
+/// `$after` is what becomes of the call when the wait is over.
 macro_rules! with_timeout {
-    () => {
+    ($after:literal) => {
         /// Sets how long this wait lasts at most. Defaults to [`Options::wait_timeout`].
         ///
-        /// When it is over, what was accepted goes on all the same.
+        #[doc = $after]
         ///
         /// [`Options::wait_timeout`]: crate::Options::wait_timeout
         pub fn timeout(self, timeout: Duration) -> Self {
@@ -224,7 +225,10 @@ pub struct Publishing {
 }
 
 impl Publishing {
-    with_timeout!();
+    with_timeout!(
+        "When it is over, a message that was accepted is sent all the same; one that is still in line for \
+         room is withdrawn."
+    );
 }
 
 impl Future for Publishing {
@@ -249,7 +253,10 @@ pub struct PublishingMessage {
 }
 
 impl PublishingMessage {
-    with_timeout!();
+    with_timeout!(
+        "When it is over, a message that was accepted is sent all the same; one that is still in line for \
+         room is withdrawn."
+    );
 }
 
 impl Future for PublishingMessage {
@@ -306,7 +313,7 @@ pub struct Subscribing {
 }
 
 impl Subscribing {
-    with_timeout!();
+    with_timeout!("When it is over, the stream is given up and its filters are unsubscribed.");
 }
 
 impl Future for Subscribing {
@@ -339,7 +346,7 @@ pub struct Unsubscribing {
 }
 
 impl Unsubscribing {
-    with_timeout!();
+    with_timeout!("When it is over, the filters are unsubscribed all the same.");
 }
 
 impl Future for Unsubscribing {

@@ -123,7 +123,7 @@ impl Protocol {
         let losses = &mut self.session.losses;
         let kind = match policy {
             WhenFull::Fail => {
-                losses.refused += 1;
+                losses.failed += 1;
                 ErrorKind::QueueFull
             }
             WhenFull::DropOldest | WhenFull::DropNewest => {

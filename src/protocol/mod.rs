@@ -122,7 +122,7 @@ pub enum Accepted {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
     /// The call failed.
-    pub refused: u64,
+    pub failed: u64,
     /// Dropped for a newer one.
     pub oldest: u64,
     /// Dropped when it came.

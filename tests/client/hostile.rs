@@ -230,6 +230,37 @@ fn one_byte_a_second_is_enough() {
 }
 
 #[test]
+fn a_timer_that_fires_between_any_two_bytes_of_a_packet_costs_none_of_them() {
+    let packet = b"\x32\x89\x01\x00\x01t\x00\x01\x00";
+    let mut packet = packet.to_vec();
+    packet.resize(3 + 137, b'x');
+    for place in 1..packet.len() {
+        let (mut setup, mut peer) = Setup::connected();
+        let subscribing = setup.client.subscribe("t", Qos::AtLeastOnce, Wait::None);
+        let mut stream = now(subscribing).expect("accepted");
+        peer.received();
+        let (first, rest) = packet.split_at(place);
+        peer.send(first);
+        // Nothing has left meanwhile: PINGREQ is due, and its answer cannot come before the packet has ended.
+        setup.world.advance(60 * SECOND);
+        peer.expect(b"\xc0\x00");
+        setup.world.advance(9 * SECOND);
+        peer.send(rest);
+        peer.send(b"\xd0\x00");
+        let message = stream.try_next().expect("it arrived");
+        assert_eq!(message.payload(), &packet[9..], "cut at {place}");
+        setup.world.advance(30 * SECOND);
+        let events = setup.events();
+        assert!(
+            events
+                .iter()
+                .all(|event| matches!(event, Event::Connected { .. })),
+            "cut at {place}: {events:?}"
+        );
+    }
+}
+
+#[test]
 fn connack_at_a_byte_every_three_seconds_is_too_slow() {
     let mut setup = Setup::with_peers();
     let mut peer = setup.world.peer();

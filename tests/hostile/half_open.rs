@@ -72,7 +72,7 @@ impl Link {
     }
 
     /// The application's part.
-    fn act(&mut self, second: u32) {
+    fn act(&self, second: u32) {
         let client = &self.setup.client;
         // A full queue is none of our business here.
         match self.traffic {

@@ -405,9 +405,9 @@ fn two_with(policy: WhenFull) -> Config {
 }
 
 #[track_caller]
-fn losses(scene: &Scene, refused: u64, oldest: u64, newest: u64) {
+fn losses(scene: &Scene, failed: u64, oldest: u64, newest: u64) {
     let expected = Losses {
-        refused,
+        failed,
         oldest,
         newest,
     };
@@ -912,7 +912,7 @@ proptest! {
             prop_assert_eq!(scene.protocol.pending_qos0(), zero.queue.len());
             prop_assert_eq!(scene.protocol.unfinished(), one.queue.len());
             let losses = scene.protocol.losses();
-            let all = [losses.refused, losses.oldest, losses.newest];
+            let all = [losses.failed, losses.oldest, losses.newest];
             let expected: Vec<u64> = (0..3).map(|at| zero.losses[at] + one.losses[at]).collect();
             prop_assert_eq!(&all[..], &expected[..]);
             for model in &models {
