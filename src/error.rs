@@ -10,6 +10,7 @@ use crate::properties::{PropertyFault, PropertyList, Remarks};
 use crate::prospect::Prospect;
 use crate::reason::Reason;
 use crate::topic::TopicError;
+use crate::when_full::WhenFull;
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -123,6 +124,8 @@ pub enum ErrorKind {
     Closed,
     /// A limit: the queue is full, or others wait for room before you.
     QueueFull,
+    /// A limit: the queue was full, and the policy of the options is to drop this message.
+    Dropped(WhenFull),
     /// A limit: the packet is larger than the broker or MQTT allows.
     TooLarge {
         /// Bytes of the packet.
@@ -372,6 +375,7 @@ impl Error {
             | ErrorKind::NoCredential(_)
             | ErrorKind::Closed => Blame::You,
             ErrorKind::QueueFull
+            | ErrorKind::Dropped(_)
             | ErrorKind::TooLarge { .. }
             | ErrorKind::TimedOut(_)
             | ErrorKind::Expired
@@ -467,6 +471,12 @@ impl fmt::Display for Error {
             ErrorKind::NotOffered(reason) => write!(f, "the broker does not offer this: {reason}"),
             ErrorKind::Closed => f.write_str("the client is closed"),
             ErrorKind::QueueFull => f.write_str("the queue is full"),
+            ErrorKind::Dropped(WhenFull::DropOldest) => {
+                f.write_str("the queue was full and newer messages go first")
+            }
+            ErrorKind::Dropped(WhenFull::DropNewest | WhenFull::Fail) => {
+                f.write_str("the queue was full and older messages go first")
+            }
             ErrorKind::TooLarge { size, limit } => {
                 write!(f, "a packet of {size} bytes is above the limit of {limit}")
             }

@@ -26,6 +26,7 @@ use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::Violation;
 use crate::message::{PacketId, Qos};
+use crate::properties::Remarks;
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -66,8 +67,9 @@ struct Untaken {
     order: u64,
     qos: Qos,
     takers: usize,
-    /// The worst answer of those who took it.
+    /// The worst answer of those who took it, and what they said beside it.
     reason: Reason,
+    remarks: Remarks,
     patience: Patience,
     debt: Debt,
 }
@@ -249,7 +251,7 @@ impl PublishIn {
             return;
         };
         if takers == 0 {
-            return self.take(receipt, Reason::SUCCESS, ledger, out);
+            return self.take(receipt, (Reason::SUCCESS, Remarks::NONE), ledger, out);
         }
         untaken.takers = takers;
         if let Some(deadline) = deadline {
@@ -262,7 +264,7 @@ impl PublishIn {
     pub(super) fn take(
         &mut self,
         receipt: Receipt,
-        reason: Reason,
+        (reason, remarks): (Reason, Remarks),
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
@@ -270,12 +272,17 @@ impl PublishIn {
             return;
         };
         untaken.takers = untaken.takers.saturating_sub(1);
+        // The words belong to the reason that is sent, and a reason string may stand there but once.
+        if reason > untaken.reason || untaken.remarks.is_empty() {
+            untaken.remarks = remarks;
+        }
         untaken.reason = untaken.reason.max(reason);
         if untaken.takers > 0 {
             return;
         }
         let untaken = self.untaken.remove(receipt.key);
-        self.acknowledge(untaken.qos, untaken.debt, untaken.reason, ledger, out);
+        let answer = (untaken.reason, untaken.remarks);
+        self.acknowledge(untaken.qos, untaken.debt, answer, ledger, out);
     }
 
     /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
@@ -319,7 +326,7 @@ impl PublishIn {
         &mut self,
         qos: Qos,
         debt: Debt,
-        reason: Reason,
+        (reason, remarks): (Reason, Remarks),
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
@@ -350,7 +357,12 @@ impl PublishIn {
             Qos::ExactlyOnce => &mut ledger.pubrecs,
             Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
         };
-        owed.set(place, Answer::Ready(reason));
+        let answer = if remarks.is_empty() {
+            Answer::Ready(reason)
+        } else {
+            Answer::Worded(reason, remarks)
+        };
+        owed.set(place, answer);
         ledger.flush(out);
     }
 
@@ -448,7 +460,8 @@ impl PublishIn {
                 continue;
             };
             self.settle(receipt);
-            self.acknowledge(qos, debt, Reason::SUCCESS, Some(&mut *ledger), out);
+            let answer = (Reason::SUCCESS, Remarks::NONE);
+            self.acknowledge(qos, debt, answer, Some(&mut *ledger), out);
             out.effect(Effect::Overdue(receipt));
         }
     }
@@ -481,6 +494,7 @@ impl PublishIn {
             qos,
             takers: 1,
             reason: Reason::SUCCESS,
+            remarks: Remarks::NONE,
             patience: Patience::Endless,
             debt,
         });

@@ -10,6 +10,7 @@ mod goodbye;
 mod hostile;
 mod identifiers;
 mod lifecycle;
+mod queues;
 mod reconnect;
 mod reentrancy;
 mod requests;
@@ -17,6 +18,7 @@ mod routes;
 mod subscriptions;
 mod version;
 mod waits;
+mod wall_clock;
 
 use std::fmt;
 use std::future::Future;

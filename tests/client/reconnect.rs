@@ -147,6 +147,19 @@ fn options_that_cannot_work_end_the_driver_at_once() {
 }
 
 #[test]
+fn a_client_id_that_mqtt_cannot_carry_is_no_option() {
+    // [MQTT-1.5.4-2], MQTT 5, section 1.5.4
+    for (id, good) in [
+        ("a\0b".to_owned(), false),
+        ("x".repeat(65_536), false),
+        ("x".repeat(65_535), true),
+        ("\u{FEFF}\u{10FFFF}".to_owned(), true),
+    ] {
+        assert_eq!(Options::new("mqtt://broker", &id).is_ok(), good);
+    }
+}
+
+#[test]
 fn delays_are_random_below_a_bound_that_doubles() {
     let delays = |seed| {
         let world = World::new(BrokerOptions::new());

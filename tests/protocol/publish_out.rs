@@ -40,6 +40,30 @@ fn qos_2_ends_with_pubcomp_not_with_pubrec() {
 }
 
 #[test]
+fn pubrels_leave_in_the_order_of_their_pubrecs() {
+    // [MQTT-4.6.0-4], [MQTT-4.3.3-4], [MQTT-2.2.1-5]
+    for (config, separate) in [(v5(), false), (v5(), true), (v3(), false), (v3(), true)] {
+        play_online(&config, |scene| {
+            for payload in [b"a", b"b", b"c", b"d"] {
+                scene.publish(Qos::ExactlyOnce, payload, Wait::None);
+            }
+            scene.wire.clear();
+            let order = [3, 1, 4, 2];
+            let pubrecs = order.map(|id| [0x50, 2, 0, id]);
+            if separate {
+                for pubrec in &pubrecs {
+                    scene.receive(pubrec);
+                }
+            } else {
+                scene.receive(&pubrecs.concat());
+            }
+            let pubrels = order.map(|id| [0x62, 2, 0, id]);
+            scene.sends(&[&pubrels.concat()]);
+        });
+    }
+}
+
+#[test]
 fn sent_ends_when_the_message_is_flushed_not_when_it_is_written() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
         play_online(&v5(), |scene| {
