@@ -101,18 +101,17 @@ impl Database {
         let mut name = OsString::from(path);
         name.push(".new");
         let draft = PathBuf::from(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            // Not before it is known that nobody else is at it.
-            .truncate(false)
-            .open(&draft)
-            .map_err(|error| match error.kind() {
-                ErrorKind::NotFound => at.other(format_args!("its directory is not there")),
-                // A foreign enum that grows.
-                _ => at.io(error),
-            })?;
+        let mut options = OpenOptions::new();
+        // Not cut off before it is known that nobody else is at it.
+        options.read(true).write(true).create(true).truncate(false);
+        // Messages are nobody else's business.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&draft).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => at.other(format_args!("its directory is not there")),
+            // A foreign enum that grows.
+            _ => at.io(error),
+        })?;
         lock(&file, at)?;
         if path.exists() {
             // Somebody else has just finished: what is locked here may be that file, or a new draft.
@@ -309,7 +308,8 @@ struct At<'a> {
 
 impl At<'_> {
     /// Turns a panic of the database into an error. It should have none, but it reads what others may have
-    /// written, and a panic here would end the driver, or leave it waiting.
+    /// written, and a panic here would end the driver, or leave it waiting. A program that aborts on panics
+    /// ends there, as it wants to.
     fn guard<T>(self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
         panic::catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|_| Err(self.damaged("the database did not expect what is in it")))
