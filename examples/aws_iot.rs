@@ -12,7 +12,6 @@ mod relay;
 mod tls;
 
 use std::error::Error;
-use std::time::Duration;
 
 use coracle::testkit::{BrokerOptions, Server};
 use coracle::{Client, LocalExecutor, Message, Options, Qos, Tls, Wait, block_on};
@@ -44,9 +43,9 @@ async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {
     };
     let options = Options::new(&url, &thing)?
         .tls(settings.alpn([ALPN]))
-        // AWS closes the connection over QoS 2, and keeps one alive for at most 20 minutes.
+        // AWS closes the connection over QoS 2.
         .maximum_qos(Qos::AtLeastOnce)
-        .keep_alive(Duration::from_secs(1200))
+        // For an example, which is to end. A device leaves this out and tries for ever.
         .give_up_when(|_error, _failed| true);
     let (client, driver) = Client::new(options);
     future::try_zip(driver.run(), report(client, &thing)).await?;

@@ -55,6 +55,7 @@ async fn example(executor: Rc<LocalExecutor<'static>>) -> Result<(), Box<dyn Err
     // The connector decides what host and port mean; here they only name the line.
     let options = Options::new("mqtt://serial-line", "pump-1")?
         .connector(line)
+        // For an example, which is to end. A device leaves this out and tries for ever.
         .give_up_when(|_error, _failed| true);
     let (client, driver) = Client::new(options);
     future::try_zip(driver.run(), talk(client)).await?;

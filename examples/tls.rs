@@ -43,6 +43,7 @@ async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {
     };
     let options = Options::new(&url, "")?
         .tls(settings)
+        // For an example, which is to end. A device leaves this out and tries for ever.
         .give_up_when(|_error, _failed| true);
     let (client, driver) = Client::new(options);
     future::try_zip(driver.run(), publish(client)).await?;

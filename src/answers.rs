@@ -250,7 +250,8 @@ impl State {
         let message = dress(version, message, number, inbox)?;
         let qos = message.quality_of_service();
         match self.protocol.publish(message, Some((Wait::Ack, token))) {
-            Ok(Accepted::Yes) => Ok(()),
+            // Somebody waits, so a drop is an error.
+            Ok(Accepted::Yes | Accepted::Dropped) => Ok(()),
             Ok(Accepted::Parked(place)) => {
                 self.waiters.park(token, Place::Line(qos, place));
                 Ok(())

@@ -77,7 +77,8 @@ impl Client {
                 retain: false,
             };
             match state.protocol.publish_qos0(outgoing, token) {
-                Ok(()) => {}
+                Ok(Accepted::Yes | Accepted::Parked(_)) => {}
+                Ok(Accepted::Dropped) => return Ok(self.call(Ok(None))),
                 Err(error) if matches!(error.kind(), ErrorKind::QueueFull) => {
                     let Some(payload) = again else {
                         return Err(error);
@@ -118,6 +119,7 @@ impl Client {
         let begun = self.begin(state, Doing::Publishing, wait);
         match state.protocol.publish(message, begun) {
             Ok(Accepted::Yes) => {}
+            Ok(Accepted::Dropped) => return Ok(self.call(Ok(None))),
             Ok(Accepted::Parked(place)) => {
                 if let Some((_, token)) = begun {
                     state.waiters.park(token, InLine::Line(qos, place));
@@ -228,6 +230,27 @@ impl Client {
         }
         filters.properties.check().map_err(Error::property)?;
         Place::Subscribe.check_from_user(filters.properties.list())
+    }
+
+    pub(crate) fn unsubscribe_call(
+        &self,
+        filters: Vec<Rc<str>>,
+        properties: Properties,
+        wait: Wait,
+    ) -> Call {
+        let checked = check_unsubscribe(&filters, &properties).and_then(|()| {
+            self.shared.with(|state| {
+                state.check_open(Doing::Unsubscribing)?;
+                for filter in &filters {
+                    state.forget_filter(filter);
+                }
+                let token = self.begin(state, Doing::Unsubscribing, wait);
+                state.protocol.unsubscribe(&filters, properties, token);
+                state.wake_driver();
+                Ok(token)
+            })
+        });
+        self.call(checked)
     }
 
     pub(crate) fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
@@ -355,6 +378,18 @@ fn may_leave_with(reason: Reason) -> bool {
             | Reason::ADMINISTRATIVE_ACTION
             | Reason::PAYLOAD_FORMAT_INVALID
     )
+}
+
+fn check_unsubscribe(filters: &[Rc<str>], properties: &Properties) -> Result<()> {
+    if filters.is_empty() {
+        let none = Error::misuse("to unsubscribe takes a filter [MQTT-3.10.3-2]");
+        return Err(none.while_doing(Doing::Unsubscribing));
+    }
+    for filter in filters {
+        check_filter(filter).map_err(|error| error.while_doing(Doing::Unsubscribing))?;
+    }
+    properties.check().map_err(Error::property)?;
+    Place::Unsubscribe.check_from_user(properties.list())
 }
 
 pub(crate) fn check_filter(filter: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::answers::{Answers, DEFAULT_PREFIX};
-use crate::calls::{Settings, check_filter};
+use crate::calls::Settings;
 use crate::driver::Driver;
 use crate::error::{Doing, Error, Result};
 use crate::events::Events;
@@ -122,8 +122,9 @@ impl Client {
 
     /// Subscribes to `filter` and gives the stream of its messages.
     ///
-    /// With [`Wait::None`] and [`Wait::Sent`] the stream comes at once; a refusal found later ends it
-    /// with an error and is an event. Several handles of one filter share one subscription at the
+    /// With [`Wait::None`] the stream comes at once, link or no link, and the subscription is made when there
+    /// is a connection: for a device that may start offline. With [`Wait::Sent`] it comes when SUBSCRIBE has
+    /// been sent. With both, a refusal found later ends the stream with an error and is an event. Several handles of one filter share one subscription at the
     /// broker.
     ///
     /// # Errors
@@ -196,22 +197,32 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future does not undo it.
     pub fn unsubscribe(&self, filter: &str, wait: Wait) -> Unsubscribing {
-        let checked = check_filter(filter).and_then(|()| {
-            self.shared.with(|state| {
-                state.check_open(Doing::Unsubscribing)?;
-                state.forget_filter(filter);
-                let token = self.begin(state, Doing::Unsubscribing, wait);
-                state.protocol.unsubscribe(&[Rc::from(filter)], token);
-                state.wake_driver();
-                Ok(token)
-            })
-        });
+        self.unsubscribe_many([filter], Properties::new(), wait)
+    }
+
+    /// Unsubscribes from several filters at once, with user properties; without effect on versions before
+    /// 5. [`Unsubscribed::reasons`](crate::Unsubscribed::reasons) has the broker's answers in the order of
+    /// the filters.
+    ///
+    /// # Errors
+    /// As [`Client::unsubscribe`]; a misuse without a filter, for properties that UNSUBSCRIBE cannot carry,
+    /// and, found when it is sent, for a packet larger than the broker takes.
+    ///
+    /// # Cancel safety
+    /// As [`Client::unsubscribe`].
+    pub fn unsubscribe_many<'a>(
+        &self,
+        filters: impl IntoIterator<Item = &'a str>,
+        properties: Properties,
+        wait: Wait,
+    ) -> Unsubscribing {
+        let filters = filters.into_iter().map(Rc::from).collect();
         Unsubscribing {
-            call: self.call(checked),
+            call: self.unsubscribe_call(filters, properties, wait),
         }
     }
 
-    /// Asks the broker whether it answers. Gives the time to nobody: measure it around the call.
+    /// Asks the broker whether it answers. To know how long that takes, measure around the call.
     ///
     /// # Errors
     /// There is no connection, it ends, or no answer comes in time.
@@ -269,7 +280,8 @@ impl Client {
         }
     }
 
-    /// Waits until there is a connection; ends at once if there is one.
+    /// Waits until there is a connection; ends at once if there is one. Without limit, unless
+    /// [`Waiting::timeout`] sets one.
     ///
     /// # Errors
     /// The client is closed before.
@@ -284,7 +296,8 @@ impl Client {
         )
     }
 
-    /// Waits until a message of any QoS would be accepted at once.
+    /// Waits until a message of any QoS would be accepted at once. Without limit, unless
+    /// [`Waiting::timeout`] sets one.
     ///
     /// # Errors
     /// The client is closed before.
@@ -329,8 +342,8 @@ impl Client {
             .with(|state| state.protocol.client_id().to_owned())
     }
 
-    /// What the broker said at CONNACK: its limits, its properties. None without a connection, and
-    /// without properties before MQTT 5.
+    /// What the broker said at CONNACK: its limits, its properties. None without a connection; before MQTT 5
+    /// they are empty.
     pub fn server_properties(&self) -> Option<Properties> {
         self.shared.with(|state| {
             state
@@ -358,7 +371,8 @@ impl Client {
     }
 
     /// Disconnects at once with this reason and these properties; MQTT 5 only (before, the connection
-    /// is closed with a plain DISCONNECT).
+    /// is closed with a plain DISCONNECT). It waits for nothing, and unless the properties say that the
+    /// session expires after 0 s, the broker keeps the session.
     ///
     /// With [`Reason::DISCONNECT_WITH_WILL`] the broker publishes the will.
     ///
@@ -395,6 +409,9 @@ impl Client {
     /// What this client has done so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.with(|state| Statistics {
+            queue_full: state.protocol.losses().failed,
+            dropped_oldest: state.protocol.losses().oldest,
+            dropped_newest: state.protocol.losses().newest,
             unfinished: state.protocol.unfinished(),
             pending: state.protocol.pending_qos0(),
             waits: state.waiters.len(),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::event::Event;
 use crate::options::Acknowledge;
+use crate::properties::Properties;
 use crate::protocol::{Delivery, Receipt};
 use crate::queue::{Push, Queued};
 use crate::reason::Reason;
@@ -139,7 +140,7 @@ impl State {
                 self.tell(&Event::SubscriptionEnded { filter, error });
             }
             if !ended.is_empty() {
-                self.protocol.unsubscribe(&ended, None);
+                self.protocol.unsubscribe(&ended, Properties::new(), None);
             }
         } else {
             self.tell(&Event::SlowConsumer {

@@ -682,7 +682,7 @@ impl Driver {
                 }
                 let deadline = shared.with(|state| {
                     state.end_turn(cx.waker());
-                    state.waiters.poll_timeout().into_iter().chain(end).min()
+                    state.poll_timeout().into_iter().chain(end).min()
                 });
                 if self.alarm.poll(&*clock, deadline, cx).is_pending() {
                     return Poll::Pending;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::error::{Doing, Error};
 use crate::event::Event;
+use crate::properties::Properties;
 use crate::protocol::Grant;
 use crate::router::Sink;
 use crate::shared::{State, Wanted};
@@ -46,7 +47,7 @@ impl State {
             return;
         };
         if !ended.is_empty() {
-            self.protocol.unsubscribe(&ended, None);
+            self.protocol.unsubscribe(&ended, Properties::new(), None);
         }
         self.loose.drop_later(subscriber.reading.waker.take());
         match subscriber.sink {

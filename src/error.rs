@@ -11,6 +11,7 @@ use crate::prospect::Prospect;
 use crate::reason::Reason;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::topic::TopicError;
+use crate::when_full::WhenFull;
 
 /// The result of everything that can fail here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -129,6 +130,8 @@ pub enum ErrorKind {
     Closed,
     /// A limit: the queue is full, or others wait for room before you.
     QueueFull,
+    /// A limit: the queue was full, and the policy of the options is to drop this message.
+    Dropped(WhenFull),
     /// A limit: the packet is larger than the broker or MQTT allows.
     TooLarge {
         /// Bytes of the packet.
@@ -384,6 +387,7 @@ impl Error {
             | ErrorKind::NoCredential(_)
             | ErrorKind::Closed => Blame::You,
             ErrorKind::QueueFull
+            | ErrorKind::Dropped(_)
             | ErrorKind::TooLarge { .. }
             | ErrorKind::TimedOut(_)
             | ErrorKind::Expired
@@ -486,6 +490,12 @@ impl fmt::Display for Error {
             ErrorKind::NotOffered(reason) => write!(f, "the broker does not offer this: {reason}"),
             ErrorKind::Closed => f.write_str("the client is closed"),
             ErrorKind::QueueFull => f.write_str("the queue is full"),
+            ErrorKind::Dropped(WhenFull::DropOldest) => {
+                f.write_str("the queue was full and newer messages go first")
+            }
+            ErrorKind::Dropped(WhenFull::DropNewest | WhenFull::Fail) => {
+                f.write_str("the queue was full and older messages go first")
+            }
             ErrorKind::TooLarge { size, limit } => {
                 write!(f, "a packet of {size} bytes is above the limit of {limit}")
             }

@@ -16,7 +16,8 @@ pub enum Event {
     /// The connection is open.
     Connected {
         /// Whether the broker still has the session: then nothing that it acknowledged was forgotten.
-        /// Always false on MQTT 3.1, whose brokers cannot tell.
+        /// Always false on MQTT 3.1, whose brokers cannot tell; false as well if the answer to an earlier
+        /// attempt never came, because what is present may be a session which that attempt began.
         session_present: bool,
     },
     /// The driver has read its store, in which an earlier process had left a session. Told once, before the

@@ -132,6 +132,7 @@ fn sign(error: &Error) -> Sign {
         | ErrorKind::NotOffered(_)
         | ErrorKind::Closed
         | ErrorKind::QueueFull
+        | ErrorKind::Dropped(_)
         | ErrorKind::TooLarge { .. }
         | ErrorKind::Expired
         | ErrorKind::Overflow

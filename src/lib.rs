@@ -47,6 +47,7 @@ mod version;
 mod wait;
 mod wait_for;
 mod waiter;
+mod when_full;
 
 pub use authenticator::{AuthFuture, Authenticator, Exchange, Occasion};
 #[cfg(feature = "auth")]
@@ -91,3 +92,4 @@ pub use wait_for::{
     Published, Publishing, PublishingMessage, Subscribing, Unpublished, Unsubscribed,
     Unsubscribing, Waiting,
 };
+pub use when_full::WhenFull;

@@ -172,8 +172,8 @@ impl fmt::Debug for Body {
 ///
 /// [`Acknowledge::ByHand`]: crate::Acknowledge::ByHand
 pub(crate) trait Duty {
-    /// Says yes or no to the broker, once.
-    fn acknowledge(&self, reason: Reason) -> Result<()>;
+    /// Says yes or no to the broker, once, with a reason string or user properties.
+    fn acknowledge(&self, reason: Reason, properties: PropertyList<'_>) -> Result<()>;
 }
 
 /// A message: what [`Client::publish_message`] takes and what a [`Subscription`] yields.
@@ -285,7 +285,21 @@ impl Message {
     ///
     /// [`Acknowledge::ByHand`]: crate::Acknowledge::ByHand
     pub fn acknowledge(&self) -> Result<()> {
-        self.answer(Reason::SUCCESS)
+        self.answer(Reason::SUCCESS, PropertyList::EMPTY)
+    }
+
+    /// As [`Message::acknowledge`], with a reason string or user properties on PUBACK or PUBREC; without
+    /// effect on versions before 5.
+    ///
+    /// Most brokers ignore them, and some end a connection on which they come. They are left out where the
+    /// broker takes no packet so large [MQTT-3.4.2-2, MQTT-3.4.2-3]. A message that several
+    /// subscriptions took is acknowledged once, with the properties of one of them.
+    ///
+    /// # Errors
+    /// As [`Message::acknowledge`]; also a misuse for properties that an acknowledgement cannot carry.
+    pub fn acknowledge_with(&self, properties: &Properties) -> Result<()> {
+        properties.check().map_err(Error::property)?;
+        self.answer(Reason::SUCCESS, properties.list())
     }
 
     /// Tells the broker that this message is refused; for [`Acknowledge::ByHand`] on MQTT 5.
@@ -298,12 +312,21 @@ impl Message {
     ///
     /// [`Acknowledge::ByHand`]: crate::Acknowledge::ByHand
     pub fn refuse(&self, reason: Reason) -> Result<()> {
-        self.answer(reason)
+        self.answer(reason, PropertyList::EMPTY)
     }
 
-    fn answer(&self, reason: Reason) -> Result<()> {
+    /// As [`Message::refuse`], with a reason string or user properties, which may tell the other side why.
+    ///
+    /// # Errors
+    /// As [`Message::refuse`] and [`Message::acknowledge_with`].
+    pub fn refuse_with(&self, reason: Reason, properties: &Properties) -> Result<()> {
+        properties.check().map_err(Error::property)?;
+        self.answer(reason, properties.list())
+    }
+
+    fn answer(&self, reason: Reason, properties: PropertyList<'_>) -> Result<()> {
         match &self.duty {
-            Some(duty) => duty.acknowledge(reason),
+            Some(duty) => duty.acknowledge(reason, properties),
             None => Err(Error::misuse(
                 "only a message received by hand is acknowledged by hand",
             )),

@@ -17,6 +17,7 @@ use crate::protocol::{Config, Credentials, SessionMode};
 use crate::topic;
 use crate::transport::{Connector, Endpoint, NetworkSettings};
 use crate::version::{Version, Versions};
+use crate::when_full::WhenFull;
 
 pub(crate) use network::{Order, Places};
 pub(crate) use storage::Storage;
@@ -27,26 +28,35 @@ pub(crate) use storage::Storage;
 pub enum Acknowledge {
     /// When it has arrived here, before anyone has seen it.
     OnReceipt,
-    /// When the stream's reader has taken it, or [`Options::take_timeout`] has passed.
+    /// When the stream's reader has taken it, or [`Options::take_timeout`] has passed. What the program does
+    /// with it comes after: a crash in between loses the message.
     #[default]
     OnTake,
-    /// When [`Message::acknowledge`] is called.
+    /// When [`Message::acknowledge`] is called: for messages that must be stored or worked on first.
+    ///
+    /// One that is dropped because its stream is full ([`Overflow`]), or is still queued when the
+    /// subscription is dropped, is acknowledged unseen. So let [`Options::receive_maximum`] times the largest
+    /// message and its 64 bytes fit into [`Options::stream_bytes`].
     ByHand,
 }
 
 /// What happens when a stream's queue of untaken messages is at its bound.
 ///
-/// Messages of QoS 0 make room for newer ones of QoS 0 in any case. Each loss is counted and is an
-/// [`Event::SlowConsumer`](crate::Event::SlowConsumer).
+/// A message of QoS 0 makes older ones of QoS 0 go in any case; if none is queued, it is dropped itself. Each
+/// loss counts in [`Statistics::dropped`](crate::Statistics::dropped).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The oldest message is dropped, and counts as taken.
+    /// The oldest message is dropped, and counts as taken: it is acknowledged. Tells
+    /// [`Event::SlowConsumer`](crate::Event::SlowConsumer).
     #[default]
     DropOldest,
-    /// The new message is dropped, and counts as taken.
+    /// The new message is dropped, and counts as taken. Tells
+    /// [`Event::SlowConsumer`](crate::Event::SlowConsumer).
     DropNewest,
-    /// The stream ends with an error after what is queued, and is unsubscribed.
+    /// The stream ends with an error after what is queued, and is unsubscribed. The message that did not fit
+    /// counts as taken and is lost. Tells
+    /// [`Event::SubscriptionEnded`](crate::Event::SubscriptionEnded).
     End,
 }
 
@@ -229,8 +239,8 @@ impl Options {
         self
     }
 
-    /// Sets how long opening a transport may take, all steps together ([`Options::step_timeout`] bounds each
-    /// of them). Defaults to 20 s.
+    /// Sets how long opening a transport may take, the callback of [`Options::before_connect`] and all steps
+    /// together ([`Options::step_timeout`] bounds each of them). Defaults to 20 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -319,6 +329,32 @@ impl Options {
         self
     }
 
+    /// Sets what becomes of a QoS 1 or 2 message for which the queue has no room. Defaults to
+    /// [`WhenFull::Fail`].
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.config.when_full = policy;
+        self
+    }
+
+    /// Sets what becomes of a QoS 0 message for which the queue has no room. Defaults to
+    /// [`WhenFull::Fail`].
+    ///
+    /// A thermometer that goes on measuring without a link, and wants its last readings sent when the
+    /// link is back:
+    ///
+    /// ```
+    /// # use coracle::{Options, WhenFull};
+    /// # fn main() -> coracle::Result<()> {
+    /// let options = Options::new("mqtt://localhost", "thermometer-7")?
+    ///     .queue_bytes(64 * 1024)
+    ///     .when_full_qos0(WhenFull::DropOldest);
+    /// # let _ = options; Ok(()) }
+    /// ```
+    pub fn when_full_qos0(mut self, policy: WhenFull) -> Self {
+        self.config.when_full_qos0 = policy;
+        self
+    }
+
     /// Sets the bound of each stream's queue of untaken messages, in bytes. Defaults to 1 MiB.
     pub fn stream_bytes(mut self, bytes: usize) -> Self {
         self.stream_bytes = bytes;
@@ -351,8 +387,12 @@ impl Options {
         self
     }
 
-    /// Sets whether QoS 0 messages are kept while there is no link (then within the bound of the queue),
-    /// or fail. Defaults to keeping them.
+    /// Sets whether QoS 0 messages are kept while there is no link, or fail with
+    /// [`ErrorKind::LinkLost`](crate::ErrorKind::LinkLost): the call itself while there is no link, and
+    /// when the link is lost whatever waits to be sent. Defaults to keeping them, within the bound of
+    /// [`Options::queue_bytes`] and until they expire.
+    ///
+    /// What had been handed to the system is not sent again in either case.
     pub fn keep_qos0_offline(mut self, keep: bool) -> Self {
         self.config.keep_qos0_offline = keep;
         self
@@ -425,8 +465,9 @@ impl Options {
         self
     }
 
-    /// Sets a callback that is asked before each attempt for fresh credentials, will and endpoint. It
-    /// gets what these options say. If it fails, the attempt has failed.
+    /// Sets a callback that is asked before each attempt, so also for each endpoint and each rung of a ladder,
+    /// for fresh credentials, will and endpoint. It gets what these options say. If it fails, the attempt has
+    /// failed; its time counts to [`Options::connect_timeout`].
     ///
     /// ```
     /// # use coracle::Options;

@@ -455,6 +455,22 @@ mod tests {
     }
 
     #[test]
+    fn a_user_property_is_two_texts() {
+        // [MQTT-1.5.7-1], [MQTT-1.5.4-2], [MQTT-1.5.4-3]
+        for (name, value) in [("a\0", "b"), ("a", "b\0"), ("\0", "\0")] {
+            let bad = Properties::new().user_property(name, value);
+            assert_eq!(
+                bad.check().map_err(|fault| fault.clause),
+                Err("MQTT-1.5.4-2")
+            );
+            assert!(bad.is_empty());
+        }
+        let good = Properties::new().user_property("\u{FEFF}", "\u{FEFF}b");
+        let pairs: Vec<_> = good.list().user_properties().collect();
+        assert_eq!(pairs, [("\u{FEFF}", "\u{FEFF}b")]);
+    }
+
+    #[test]
     fn authentication_data_is_not_shown() {
         let properties = Properties::new().authentication_data(b"hunter2");
         assert_eq!(format!("{properties:?}"), "[AuthenticationData(7 bytes)]");

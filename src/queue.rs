@@ -188,6 +188,7 @@ mod tests {
         Queued {
             message: Message::new(topic, "").qos(qos),
             receipt: None,
+            kept: None,
         }
     }
 
@@ -256,6 +257,7 @@ mod tests {
             queue.push(Queued {
                 message,
                 receipt: None,
+                kept: None,
             });
         }
         assert_eq!(queue.len(), 2);

@@ -39,7 +39,7 @@ impl Client {
     /// On MQTT 5 it expires with `timeout`, so that nobody serves what nobody waits for.
     ///
     /// # Errors
-    /// As [`Client::publish`]. The end of `timeout`, counted from the driver's next turn on:
+    /// As [`Client::publish`]; for room in the queue it waits. The end of `timeout`, counted from the driver's next turn on:
     /// [`Error::sent`] then says whether the request has left. A subscription for the answers that is refused.
     ///
     /// # Cancel safety

@@ -339,6 +339,7 @@ impl Serving {
     }
 
     /// Sets how long this wait lasts at most. Defaults to [`Options::wait_timeout`].
+    /// When it is over, the service is given up and its filters are unsubscribed.
     ///
     /// [`Options::wait_timeout`]: crate::Options::wait_timeout
     pub fn timeout(self, timeout: Duration) -> Self {
@@ -388,7 +389,8 @@ impl Service {
         Some(self.desk.request(message))
     }
 
-    /// Why the service has ended, if it has and nobody wanted it to.
+    /// Why the service has ended; none while it goes on. When the client is at its end, also by your own
+    /// `disconnect()`, it is [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn error(&self) -> Option<Error> {
         self.subscription.error()
     }

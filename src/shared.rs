@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::answers::Answers;
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::{Event, Listener};
 use crate::heritage::Heritage;
 use crate::loose::Loose;
@@ -374,6 +374,11 @@ impl State {
     /// Does what the protocol's effects ask for.
     pub(crate) fn settle(&mut self) {
         while let Some(effect) = self.protocol.poll_effect() {
+            if let Effect::Done(_, Err(error)) | Effect::Unpublished(_, error) = &effect
+                && matches!(error.kind(), ErrorKind::Expired)
+            {
+                self.statistics.expired += 1;
+            }
             match effect {
                 Effect::Done(token, outcome) => self.finish(token, outcome),
                 Effect::Connected(continuity) => self.connected(continuity),

@@ -1,11 +1,23 @@
 //! Counters of one client.
 
-/// What a client has done so far. Counts over its whole life.
+/// What a client has done so far, counted over its whole life, and in the last three fields what is the case
+/// now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Messages accepted for publishing.
+    /// Messages given to the client for publishing, those in line for room and those withdrawn from it
+    /// included.
     pub published: u64,
+    /// Calls to publish that failed because the queue was full ([`WhenFull::Fail`](crate::WhenFull::Fail)).
+    pub queue_full: u64,
+    /// Published messages that were dropped for newer ones while they waited to be sent
+    /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)). They count as published too.
+    pub dropped_oldest: u64,
+    /// Messages that were dropped by the call that published them, because the queue was full. They do not
+    /// count as published.
+    pub dropped_newest: u64,
+    /// Published messages that expired before they could be sent.
+    pub expired: u64,
     /// Messages received, repeated ones included.
     pub received: u64,
     /// Received messages that matched no subscription.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::Stream;
 
+use crate::codec::Place;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::message::{Duty, Message, Qos};
@@ -187,7 +188,8 @@ impl Subscription {
         self.take()
     }
 
-    /// Why the stream has ended, if it has and nobody wanted it to.
+    /// Why the stream has ended; none while it goes on, and if you have unsubscribed. When the client is at
+    /// its end, also by your own `disconnect()`, it is [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn error(&self) -> Option<Error> {
         self.shared
             .with(|state| state.router.subscribers.get(self.key)?.reading.error())
@@ -356,19 +358,23 @@ enum Answer {
 }
 
 impl Duty for ByHand {
-    fn acknowledge(&self, reason: Reason) -> Result<()> {
+    fn acknowledge(&self, reason: Reason, properties: PropertyList<'_>) -> Result<()> {
         if reason != Reason::SUCCESS && !may_refuse(reason) {
             return Err(Error::misuse(
                 "a message cannot be refused with this reason",
             ));
         }
+        Place::Ack.check_from_user(properties)?;
         if self.answer.replace(Answer::Given) == Answer::Given {
             return Err(Error::misuse("the message was acknowledged before"));
         }
         if let Some(shared) = self.shared.upgrade() {
             shared.with(|state| {
                 match self.owed {
-                    Owed::Acknowledgement(receipt) => state.protocol.take(receipt, reason),
+                    Owed::Acknowledgement(receipt) => {
+                        let remarks = properties.into();
+                        state.protocol.take_with(receipt, reason, remarks);
+                    }
                     Owed::Oblivion(kept) => state.protocol.let_go(kept),
                 }
                 state.wake_driver();

@@ -253,6 +253,12 @@ mod tests {
             ("#/a", TopicError::MisplacedHash),
             ("a/b+", TopicError::MisplacedPlus),
             ("a\0", TopicError::Nul),
+            ("a/#b", TopicError::MisplacedHash),
+            ("a/#/b", TopicError::MisplacedHash),
+            ("+a", TopicError::MisplacedPlus),
+            ("++/b", TopicError::MisplacedPlus),
+            ("$share/g/a#", TopicError::MisplacedHash),
+            ("$share/g#/a", TopicError::BadShare),
             ("$share", TopicError::BadShare),
             ("$share/", TopicError::BadShare),
             ("$share/g", TopicError::BadShare),
@@ -262,6 +268,8 @@ mod tests {
         ] {
             assert_eq!(check_filter(bad), Err(why), "{bad}");
         }
+        assert_eq!(check_filter(&"x".repeat(65_535)), Ok(()));
+        assert_eq!(check_filter(&"x".repeat(65_536)), Err(TopicError::TooLong));
     }
 
     #[test]

@@ -15,7 +15,8 @@
     reason = "the three waits are what this crate is about"
 )]
 pub enum Wait {
-    /// Return at once. With no room in the queue the call fails at once.
+    /// Return at once. With no room in the queue the call fails at once. What fails later is an event:
+    /// [`Event::Unpublished`](crate::Event::Unpublished).
     None,
     /// Return when every byte was handed to the system, through TLS if there is any.
     Sent,

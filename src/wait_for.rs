@@ -143,16 +143,21 @@ impl From<Done> for Published {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unsubscribed {
-    reason: Reason,
+    reasons: Vec<Reason>,
     remarks: Remarks,
 }
 
 impl Unsubscribed {
-    /// The broker's reason: success, or that there was no such subscription (MQTT 5).
+    /// The broker's reason for the first filter: success, or that there was no such subscription (MQTT 5).
     ///
     /// Success if the call did not wait for the broker.
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.reasons.first().copied().unwrap_or(Reason::SUCCESS)
+    }
+
+    /// The broker's reasons, in the order of the filters. None if the call did not wait for the broker.
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
     }
 
     /// What the broker said with UNSUBACK: its reason string, user properties; MQTT 5 only. None if the
@@ -172,11 +177,7 @@ impl From<Done> for Unsubscribed {
             | Done::Pong
             | Done::Authenticated => (Vec::new(), Remarks::NONE),
         };
-        Self {
-            // A call is for one filter.
-            reason: reasons.first().copied().unwrap_or(Reason::SUCCESS),
-            remarks,
-        }
+        Self { reasons, remarks }
     }
 }
 
@@ -198,11 +199,12 @@ opaque_debug!(
     Waiting
 );
 
+/// `$after` is what becomes of the call when the wait is over.
 macro_rules! with_timeout {
-    () => {
+    ($after:literal) => {
         /// Sets how long this wait lasts at most. Defaults to [`Options::wait_timeout`].
         ///
-        /// When it is over, what was accepted goes on all the same.
+        #[doc = $after]
         ///
         /// [`Options::wait_timeout`]: crate::Options::wait_timeout
         pub fn timeout(self, timeout: Duration) -> Self {
@@ -223,7 +225,10 @@ pub struct Publishing {
 }
 
 impl Publishing {
-    with_timeout!();
+    with_timeout!(
+        "When it is over, a message that was accepted is sent all the same; one that is still in line for \
+         room is withdrawn."
+    );
 }
 
 impl Future for Publishing {
@@ -248,7 +253,10 @@ pub struct PublishingMessage {
 }
 
 impl PublishingMessage {
-    with_timeout!();
+    with_timeout!(
+        "When it is over, a message that was accepted is sent all the same; one that is still in line for \
+         room is withdrawn."
+    );
 }
 
 impl Future for PublishingMessage {
@@ -305,7 +313,7 @@ pub struct Subscribing {
 }
 
 impl Subscribing {
-    with_timeout!();
+    with_timeout!("When it is over, the stream is given up and its filters are unsubscribed.");
 }
 
 impl Future for Subscribing {
@@ -338,7 +346,7 @@ pub struct Unsubscribing {
 }
 
 impl Unsubscribing {
-    with_timeout!();
+    with_timeout!("When it is over, the filters are unsubscribed all the same.");
 }
 
 impl Future for Unsubscribing {

@@ -32,6 +32,10 @@ struct Setup {
 impl Setup {
     /// A client whose CONNECT has been sent.
     fn connecting(version: Version) -> Self {
+        Self::start(version, |options| options)
+    }
+
+    fn start(version: Version, change: impl FnOnce(Options) -> Options) -> Self {
         let world = World::with_peers();
         let options = Options::new("mqtt://broker", "c")
             .expect("the URL is well-formed")
@@ -41,7 +45,7 @@ impl Setup {
             .connector(world.network())
             .clock(world.clock())
             .seed(1);
-        let (client, driver) = Client::new(options);
+        let (client, driver) = Client::new(change(options));
         world.spawn(driver.run()).detach();
         let mut peer = world.peer();
         peer.received();
@@ -54,12 +58,16 @@ impl Setup {
 
     fn connected(version: Version) -> Self {
         let mut setup = Self::connecting(version);
-        setup.peer.send(match version {
+        setup.greet(version);
+        setup
+    }
+
+    fn greet(&mut self, version: Version) {
+        self.peer.send(match version {
             Version::V5_0 => b"\x20\x03\x00\x00\x00",
             _ => b"\x20\x02\x00\x00",
         });
-        assert!(setup.client.is_connected());
-        setup
+        assert!(self.client.is_connected());
     }
 
     fn subscribe(&mut self, acknowledge: Acknowledge, filter: &str) -> Subscription {
@@ -106,6 +114,8 @@ fn a_hostile_peer_costs_bounded_memory() {
     drop(Setup::connected(Version::V5_0));
     for version in [Version::V3_1_1, Version::V5_0] {
         an_announced_length_costs_nothing(version);
+        an_announced_length_costs_nothing_though_it_would_be_accepted(version);
+        a_peer_that_never_reads_is_bounded(version);
         a_dripping_packet_costs_what_has_come(version);
         tiny_packets_cost_nothing(version);
         an_unread_stream_is_bounded(version);
@@ -140,6 +150,52 @@ fn an_announced_length_costs_nothing(version: Version) {
             assert!(held < 3 * MIB, "{held} bytes for {first:x} on {version:?}");
         }
     }
+}
+
+/// The same, and the options allow as much as MQTT can announce. Not what is held is counted but all that
+/// was ever allocated, so that no peak is overlooked.
+fn an_announced_length_costs_nothing_though_it_would_be_accepted(version: Version) {
+    let mut setup = Setup::start(version, |options| options.inbound_limit(usize::MAX));
+    setup.greet(version);
+    let region = Region::new(ALLOCATOR);
+    setup
+        .peer
+        .send(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F, 0, 1, b't', 0, 1, 0]);
+    let peak = region.change().bytes_allocated;
+    // 64 KiB of it is the buffer to read into, which all clients of the thread share.
+    assert!(peak < 128 * 1024, "{peak} bytes on {version:?}");
+    // What has come may be held, and the room to grow into.
+    setup.peer.send(&vec![0; 1_000_000]);
+    let held = held(&region);
+    assert!(held < 4 * MIB, "{held} bytes on {version:?}");
+    assert!(setup.client.is_connected());
+}
+
+/// It takes 1,000 bytes, sends what wants answers without end, and the application publishes without end.
+fn a_peer_that_never_reads_is_bounded(version: Version) {
+    let mut setup = Setup::connected(version);
+    setup.world.network().stall();
+    setup.world.network().send_buffer(1000);
+    let region = Region::new(ALLOCATOR);
+    let wants_answers = b"\x50\x02\x00\x01".repeat(1000);
+    for _ in 0..100 {
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+            for payload in [vec![b'x'; 100], vec![b'x'; 70_000]] {
+                drop(setup.client.publish("t", payload, qos, Wait::None));
+            }
+        }
+        setup.world.run_until_idle();
+    }
+    let held = held(&region);
+    // Two queues of 1 MiB, and what is encoded twice of them.
+    assert!(held < 4 * MIB, "{held} bytes on {version:?}");
+    // The far side's bytes are in the network, which holds what nobody reads; so little is sent.
+    for _ in 0..100 {
+        setup.peer.send(&wants_answers);
+    }
+    let held = self::held(&region);
+    assert!(held < 5 * MIB, "{held} bytes on {version:?}");
+    assert!(setup.client.is_connected());
 }
 
 /// One byte a second of a packet at the limit.

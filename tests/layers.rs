@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
             "topic",
             "version",
             "wait",
+            "when_full",
         ],
     ),
     ("codec", &["codec"]),

@@ -26,7 +26,7 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 const RENEWED_AFTER: f64 = 0.8;
 
 /// Authenticates by signatures that expire and are renewed on the live connection (HMAC-SHA256, method
-/// `SAS`), as the MQTT 5 preview of Azure IoT Hub wants them.
+/// `SAS`), as the MQTT 5 interface of Azure IoT Hub wants them.
 ///
 /// The times in it are those of the wall clock of [`Clock::unix_time`](crate::Clock::unix_time): on a device
 /// whose clock is not set the hub refuses.
@@ -36,7 +36,7 @@ const RENEWED_AFTER: f64 = 0.8;
 ///
 /// # fn main() -> coracle::Result<()> {
 /// let hub = "example.azure-devices.net";
-/// let options = Options::new(&format!("mqtt://{hub}"), "pump-1")?
+/// let options = Options::new(&format!("mqtts://{hub}"), "pump-1")?
 ///     .authenticator(SasToken::new(hub, "c2VjcmV0")?.client_agent("pumps/1.0"));
 /// # let _ = options; Ok(()) }
 /// ```

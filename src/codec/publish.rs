@@ -385,4 +385,9 @@ impl<'a> Ack<'a> {
             properties::encode_reason(version, self.reason, self.properties, out)
         })
     }
+
+    /// Bytes that the packet takes on the wire, fixed header included; found by encoding.
+    pub fn size(&self, kind: AckKind, version: Version) -> usize {
+        wire::encoded_size(|out| self.encode(kind, version, out))
+    }
 }

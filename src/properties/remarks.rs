@@ -21,6 +21,11 @@ impl Remarks {
             .map_or(PropertyList::EMPTY, |properties| properties.list())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// These, and behind them what another packet of the same exchange says.
     pub(crate) fn and(self, more: PropertyList<'_>) -> Self {
         if more.is_empty() {

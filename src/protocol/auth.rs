@@ -255,9 +255,14 @@ impl Authentication {
             | State::VerifyingAuth => return Ok(()),
         };
         let sent = step.and_then(|step| {
-            let properties = step.add_to(Properties::new(), &self.method)?;
-            let properties = properties.list();
-            out.send(&Packet::Auth(Auth { reason, properties }))
+            let said = step.to_auth(&self.method)?;
+            let bare = step.bare(&self.method);
+            let [said, bare] = [&said, &bare].map(|properties| {
+                let properties = properties.list();
+                Packet::Auth(Auth { reason, properties })
+            });
+            // Words are no reason to fail [MQTT-3.15.2-2, -3].
+            out.send(&said).or_else(|_| out.send(&bare))
         });
         match sent {
             Ok(()) => {

@@ -5,28 +5,30 @@ use std::rc::Rc;
 use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
-use super::session::Online;
+use super::session::{Online, Session};
 use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
-use crate::properties::PropertyList;
+use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 use crate::wait::Wait;
+use crate::when_full::WhenFull;
 
 impl Protocol {
     /// Publishes at QoS 0, borrowing from the caller. Only without a line and with room; else see
     /// [`Protocol::publish`].
     ///
     /// # Errors
-    /// The broker's limits forbid it; the queue is full; there is no link and nothing is kept.
+    /// The broker's limits forbid it; the queue is full, and that is an error; there is no link and nothing
+    /// is kept.
     #[inline]
     pub fn publish_qos0(
         &mut self,
         outgoing: Outgoing<'_>,
         wait: Option<Token>,
-    ) -> Result<(), Error> {
+    ) -> Result<Accepted, Error> {
         check_properties(self.config.version, outgoing.properties)?;
         if let Link::Online(online) = &mut self.link
             && self.session.publish_qos0.is_empty()
@@ -36,23 +38,30 @@ impl Protocol {
             let Online {
                 limits, aliases, ..
             } = &mut **online;
-            return PublishQos0::send(&outgoing, wait, limits, aliases, &mut self.out);
+            PublishQos0::send(&outgoing, wait, limits, aliases, &mut self.out)?;
+            return Ok(Accepted::Yes);
         }
         let size = outgoing.size(self.config.version);
         self.check(Qos::AtMostOnce, outgoing.retain, size)?;
-        if !self.room_qos0() {
-            return Err(Error::new(ErrorKind::QueueFull, Doing::Publishing));
+        if !self.make_room(Qos::AtMostOnce) {
+            return match self.config.when_full_qos0 {
+                // It may stand in line, see `publish`.
+                WhenFull::Fail if wait.is_some() => {
+                    Err(Error::new(ErrorKind::QueueFull, Doing::Publishing))
+                }
+                policy => self.no_room(policy, wait.is_some()),
+            };
         }
         let expires = Expiry::of(outgoing.properties);
         self.session.publish_qos0.accept(outgoing, wait, expires);
-        Ok(())
+        Ok(Accepted::Yes)
     }
 
     /// Publishes a message, or parks it if there is no room and its caller waits.
     ///
     /// # Errors
-    /// The broker's limits forbid it; the queue is full and nobody waits; QoS 0 without a link if
-    /// nothing is kept. The message comes back.
+    /// The broker's limits forbid it; the queue is full, and nobody waits or the policy is to drop it; QoS 0
+    /// without a link if nothing is kept. The message comes back.
     pub fn publish(
         &mut self,
         message: Message,
@@ -62,23 +71,80 @@ impl Protocol {
         if let Err(error) = self.check_whole(&message) {
             return Err((message, error));
         }
-        let room = match qos {
-            Qos::AtMostOnce => self.room_qos0(),
-            Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
-        };
-        if room {
+        if self.make_room(qos) {
             let expires = Expiry::of(message.property_list());
             self.accept(message, wait, expires);
             return Ok(Accepted::Yes);
         }
-        let Some((wait, token)) = wait else {
-            return Err((message, Error::new(ErrorKind::QueueFull, Doing::Publishing)));
+        let policy = self.policy(qos);
+        match (policy, wait) {
+            (WhenFull::Fail, Some((wait, token))) => {
+                let line = match qos {
+                    Qos::AtMostOnce => &mut self.session.line_qos0,
+                    Qos::AtLeastOnce | Qos::ExactlyOnce => &mut self.session.line,
+                };
+                Ok(Accepted::Parked(line.park(message, wait, token)))
+            }
+            (WhenFull::Fail | WhenFull::DropOldest | WhenFull::DropNewest, _) => self
+                .no_room(policy, wait.is_some())
+                .map_err(|error| (message, error)),
+        }
+    }
+
+    /// Whether there is room for a message of this QoS, once the oldest are dropped if that is the policy.
+    fn make_room(&mut self, qos: Qos) -> bool {
+        loop {
+            let room = match qos {
+                Qos::AtMostOnce => self.room_qos0(),
+                Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
+            };
+            if room {
+                return true;
+            }
+            let dropped = match (self.policy(qos), qos) {
+                (WhenFull::Fail | WhenFull::DropNewest, _) => false,
+                (WhenFull::DropOldest, Qos::AtMostOnce) => {
+                    self.session.publish_qos0.drop_oldest(&mut self.out)
+                }
+                (WhenFull::DropOldest, Qos::AtLeastOnce | Qos::ExactlyOnce) => {
+                    let Session {
+                        ids, publish_out, ..
+                    } = &mut self.session;
+                    publish_out.drop_oldest(ids, &mut self.out)
+                }
+            };
+            if !dropped {
+                return false;
+            }
+            self.session.losses.oldest += 1;
+        }
+    }
+
+    /// A message comes for which there is no room, and it does not stand in line. Only one who waits is
+    /// told of a drop: an event for each would need room too.
+    fn no_room(&mut self, policy: WhenFull, waits: bool) -> Result<Accepted, Error> {
+        let losses = &mut self.session.losses;
+        let kind = match policy {
+            WhenFull::Fail => {
+                losses.failed += 1;
+                ErrorKind::QueueFull
+            }
+            WhenFull::DropOldest | WhenFull::DropNewest => {
+                losses.newest += 1;
+                if !waits {
+                    return Ok(Accepted::Dropped);
+                }
+                ErrorKind::Dropped(WhenFull::DropNewest)
+            }
         };
-        let line = match qos {
-            Qos::AtMostOnce => &mut self.session.line_qos0,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => &mut self.session.line,
-        };
-        Ok(Accepted::Parked(line.park(message, wait, token)))
+        Err(Error::new(kind, Doing::Publishing))
+    }
+
+    fn policy(&self, qos: Qos) -> WhenFull {
+        match qos {
+            Qos::AtMostOnce => self.config.when_full_qos0,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.config.when_full,
+        }
     }
 
     /// A caller in line gives up. Returns its message if it was still there: it is never sent.
@@ -98,14 +164,19 @@ impl Protocol {
     }
 
     /// Unsubscribes: from now on these filters are not restored.
-    pub fn unsubscribe(&mut self, filters: &[Rc<str>], wait: Option<(Wait, Token)>) {
+    pub fn unsubscribe(
+        &mut self,
+        filters: &[Rc<str>],
+        properties: Properties,
+        wait: Option<(Wait, Token)>,
+    ) {
         let order = self.next_order();
         for filter in filters {
             self.session.subscribing.forget(filter);
         }
         self.session
             .unsubscribing
-            .unsubscribe(filters, wait, order, &mut self.out);
+            .unsubscribe(filters, properties, wait, order, &mut self.out);
     }
 
     /// Asks the broker whether it answers.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::properties::{Properties, Property};
 use crate::version::Version;
+use crate::when_full::WhenFull;
 
 /// What becomes of the session that the broker keeps for this client: its subscriptions, and the
 /// messages of QoS 1 and 2 that are queued or under way.
@@ -54,6 +55,10 @@ pub struct Config {
     pub topic_aliases: u16,
     /// The bound of each of the two queues of outgoing messages, in bytes.
     pub queue_bytes: usize,
+    /// What becomes of a QoS 0 message for which there is no room.
+    pub when_full_qos0: WhenFull,
+    /// What becomes of a QoS 1 or 2 message for which there is no room.
+    pub when_full: WhenFull,
     /// Whether QoS 0 messages are kept while there is no link.
     pub keep_qos0_offline: bool,
     /// Whether a QoS 2 message that may have arrived is published again after the session was lost.
@@ -88,6 +93,8 @@ impl Config {
             // More than brokers usually allow; mosquitto allows 10.
             topic_aliases: 64,
             queue_bytes: 1024 * 1024,
+            when_full_qos0: WhenFull::Fail,
+            when_full: WhenFull::Fail,
             keep_qos0_offline: true,
             republish: false,
             take_timeout: Duration::from_secs(5),

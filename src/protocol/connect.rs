@@ -300,7 +300,7 @@ impl Opening {
         let continuity = match (handshake.purpose, handshake.stored) {
             (Purpose::Wipe, _) => {
                 self.stored = Stored::Wiped;
-                leave(&Properties::new(), out);
+                leave(out);
                 return Ok(Verdict::Again);
             }
             (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped) if present => {
@@ -344,13 +344,12 @@ impl Opening {
     /// leaves.
     fn end_leftover(&mut self, stored: Stored, config: &Config, out: &mut Outbox) {
         match (stored, config.version) {
-            (Stored::Unknown, Version::V5_0) => {
+            (Stored::Unknown, Version::V5_0) if leave_for_good(out) => {
                 self.stored = Stored::Ended;
-                leave(&Properties::new().session_expiry_interval(0), out);
             }
             (_, Version::V3_1 | Version::V3_1_1 | Version::V5_0) => {
                 self.stored = Stored::Leftover;
-                leave(&Properties::new(), out);
+                leave(out);
             }
         }
     }
@@ -469,12 +468,23 @@ fn check(
     Ok(())
 }
 
-fn leave(properties: &Properties, out: &mut Outbox) {
+/// Sends the DISCONNECT that ends the session. Returns whether its nine bytes are not above the broker's
+/// limit.
+fn leave_for_good(out: &mut Outbox) -> bool {
+    let properties = Properties::new().session_expiry_interval(0);
     let disconnect = Disconnect {
         reason: Reason::SUCCESS,
         properties: properties.list(),
     };
-    // Nine bytes at most: no broker's limit is below that, and CONNACK's does not hold yet.
+    out.send(&Packet::Disconnect(disconnect)).is_ok()
+}
+
+fn leave(out: &mut Outbox) {
+    let disconnect = Disconnect {
+        reason: Reason::SUCCESS,
+        properties: PropertyList::EMPTY,
+    };
+    // Two bytes, which every broker accepts that was let past its CONNACK.
     let _ = out.send(&Packet::Disconnect(disconnect));
 }
 

@@ -9,6 +9,7 @@ use super::publish_in::Receipt;
 use super::{Link, Protocol};
 use crate::codec::Publish;
 use crate::message::{Incoming, Message, TopicRef};
+use crate::properties::Remarks;
 use crate::reason::Reason;
 
 /// What became of the input.
@@ -80,7 +81,16 @@ impl Protocol {
         let ledger = ledger(&mut self.link);
         self.session
             .publish_in
-            .take(receipt, reason, ledger, &mut self.out);
+            .take(receipt, (reason, Remarks::NONE), ledger, &mut self.out);
+    }
+
+    /// As [`Protocol::take`], with what its taker says beside the reason. It is left out where the broker
+    /// takes no packet so large [MQTT-3.4.2-2, -3, MQTT-3.5.2-2, -3].
+    pub fn take_with(&mut self, receipt: Receipt, reason: Reason, remarks: Remarks) {
+        let ledger = ledger(&mut self.link);
+        self.session
+            .publish_in
+            .take(receipt, (reason, remarks), ledger, &mut self.out);
     }
 
     /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and

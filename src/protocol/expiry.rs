@@ -11,7 +11,8 @@ pub(super) enum Expiry {
     Never,
     /// This long after the driver's next turn.
     After(Duration),
-    /// At this instant.
+    /// After this instant. At it a message may still leave: that of a lifetime of 0 s does if it can leave
+    /// in the turn in which it was published, and never else.
     At(Instant),
 }
 
@@ -23,17 +24,28 @@ impl Expiry {
         }
     }
 
-    pub(super) fn stamp(&mut self, now: Instant) {
-        if let Self::After(span) = *self {
-            *self = Self::At(now + span);
+    /// The driver's next turn is now. Returns when the message expires, if that was not known before.
+    pub(super) fn stamp(&mut self, now: Instant) -> Option<Instant> {
+        let Self::After(span) = *self else {
+            return None;
+        };
+        *self = Self::At(now + span);
+        self.end()
+    }
+
+    /// The first instant at which it has expired, if that is known.
+    pub(super) fn end(self) -> Option<Instant> {
+        match self {
+            Self::Never | Self::After(_) => None,
+            Self::At(end) => end.checked_add(Duration::from_nanos(1)),
         }
     }
 
-    /// Whole seconds left, at least 1; none once it has expired.
+    /// Seconds left, of which only whole ones that passed are taken off; none once it has expired.
     pub(super) fn left(self, now: Instant) -> Option<Option<u32>> {
         match self {
             Self::Never | Self::After(_) => Some(None),
-            Self::At(end) if end <= now => None,
+            Self::At(end) if end < now => None,
             Self::At(end) => {
                 let left = end - now;
                 let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);

@@ -7,6 +7,7 @@ use super::alias::Aliases;
 use super::authenticate::unasked;
 use super::connect::{Continuity, Verdict};
 use super::ledger::Ledger;
+use super::limits::{check_packet_size, maximum_packet_size};
 use super::packet_id::Owner;
 use super::ping::Ping;
 use super::problem;
@@ -17,9 +18,12 @@ use crate::codec::publish::AckKind;
 use crate::codec::{self, Connack, Frame, Packet, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
 use crate::message::Qos;
-use crate::properties::Properties;
+use crate::properties::PropertyList;
 use crate::reason::Reason;
 use crate::version::Version;
+
+/// The first byte of CONNECT.
+const CONNECT: u8 = 0x10;
 
 /// The first byte of every PUBLISH, without its flags.
 const PUBLISH: u8 = 0x30;
@@ -96,7 +100,13 @@ impl Protocol {
         size: usize,
         whole: Option<&'a Rc<Vec<u8>>>,
     ) -> Result<Step<'a>, Error> {
-        let packet = codec::decode(self.config.version, frame)?;
+        let packet = codec::decode(self.config.version, frame).map_err(|violation| {
+            match frame.first {
+                // What a server would say to it is not for a client to say.
+                CONNECT => only_clients_send(),
+                _ => violation,
+            }
+        })?;
         problem::check(&packet, &self.config)?;
         let Online {
             window,
@@ -279,6 +289,12 @@ impl Protocol {
     }
 
     fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
+        if connack.reason == Reason::SUCCESS {
+            let limit = maximum_packet_size(connack.properties);
+            // First, so that also what is wrong with this CONNACK is told in a packet that the broker takes.
+            self.out.set_limits(self.config.version, limit);
+            check_packet_size(limit)?;
+        }
         match self.link.authentication() {
             // A refusal is believed at once.
             Some(auth) if connack.reason == Reason::SUCCESS => {
@@ -322,7 +338,6 @@ impl Protocol {
             journal.identify(|place| opening.identity(config, place));
         }
         inheritance.connected(now, config.take_timeout, continuity, subscribing, out);
-        out.set_limits(config.version, limits.maximum_packet_size);
         let window = match continuity {
             Continuity::Present => publish_out.connected_present(&limits, out),
             Continuity::Untold => {
@@ -415,9 +430,13 @@ impl Protocol {
         }
         match self.config.version {
             Version::V5_0 => {
-                let properties = Properties::new();
-                // Four bytes: if even they are above the broker's limit, the close has to say it.
-                let _ = self.disconnect(violation.reason, properties.list());
+                // If three bytes are above the broker's limit, the close has to say it.
+                if self
+                    .disconnect(violation.reason, PropertyList::EMPTY)
+                    .is_err()
+                {
+                    self.link = Link::Leaving(None);
+                }
             }
             Version::V3_1 | Version::V3_1_1 => {}
         }
@@ -443,7 +462,11 @@ fn may_be_about_a_message(reason: Reason) -> bool {
 }
 
 fn not_from_server() -> Error {
-    Violation::protocol("MQTT5 2.1.2", "a packet that only clients send").into()
+    only_clients_send().into()
+}
+
+fn only_clients_send() -> Violation {
+    Violation::protocol("MQTT5 2.1.2", "a packet that only clients send")
 }
 
 impl From<Violation> for Error {

@@ -9,6 +9,7 @@ use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::Violation;
 use crate::message::{PacketId, Qos};
+use crate::properties::Remarks;
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -35,12 +36,14 @@ pub(super) struct Owed {
     queue: VecDeque<(PacketId, Answer)>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Answer {
     /// Not everyone has taken the message.
     Open,
     /// To be sent once all before it are, and the batch of this number is on disk; 0 if it needs none.
     Ready(Reason, u64),
+    /// The same, with what the application says beside the reason.
+    Worded(Reason, Remarks, u64),
     /// Not to be sent: the broker released the identifier first.
     Void,
 }
@@ -66,17 +69,19 @@ impl Owed {
     }
 
     /// The next one that may be sent, with this much on disk; none while the oldest is open.
-    pub(super) fn pop(&mut self, committed: u64) -> Option<(PacketId, Option<Reason>)> {
-        let (id, answer) = *self.queue.front()?;
-        let reason = match answer {
+    fn pop(&mut self, committed: u64) -> Option<(PacketId, Option<(Reason, Remarks)>)> {
+        let said = match &mut self.queue.front_mut()?.1 {
             Answer::Open => return None,
-            Answer::Ready(_, batch) if batch > committed => return None,
-            Answer::Ready(reason, _) => Some(reason),
+            Answer::Ready(_, batch) | Answer::Worded(.., batch) if *batch > committed => {
+                return None;
+            }
+            Answer::Ready(reason, _) => Some((*reason, Remarks::NONE)),
+            Answer::Worded(reason, remarks, _) => Some((*reason, std::mem::take(remarks))),
             Answer::Void => None,
         };
-        self.queue.pop_front();
+        let (id, _) = self.queue.pop_front()?;
         self.first += 1;
-        Some((id, reason))
+        Some((id, said))
     }
 }
 
@@ -157,19 +162,21 @@ impl Ledger {
     /// Sends every acknowledgement before which none is missing.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
         let committed = out.committed();
-        while let Some((id, reason)) = self.pubacks.pop(committed) {
+        while let Some((id, said)) = self.pubacks.pop(committed) {
             self.answered();
-            if let Some(reason) = reason {
-                out.acknowledge(AckKind::Puback, id, reason);
+            if let Some((reason, remarks)) = said {
+                out.acknowledge_with(AckKind::Puback, id, reason, remarks.list());
             }
         }
-        while let Some((id, reason)) = self.pubrecs.pop(committed) {
-            let Some(reason) = reason else { continue };
+        while let Some((id, said)) = self.pubrecs.pop(committed) {
+            let Some((reason, remarks)) = said else {
+                continue;
+            };
             // After PUBREC with an error no PUBREL comes.
             if reason.is_error() {
                 self.answered();
             }
-            out.acknowledge(AckKind::Pubrec, id, reason);
+            out.acknowledge_with(AckKind::Pubrec, id, reason, remarks.list());
         }
     }
 

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use super::Config;
 use super::outgoing::LARGEST;
+use crate::error::Violation;
 use crate::message::Qos;
 use crate::properties::{Properties, PropertyList};
+use crate::reason::Reason;
 use crate::version::Version;
 
 /// QoS 2 messages that may be unfinished at a time where the broker cannot tell its Receive Maximum. It
 /// is what mosquitto takes of one client unless it is configured otherwise. It drops every message above
 /// QoS 0 beyond them, and before 5.0 it has to confirm what it drops.
 const EXACTLY_ONCE_BEFORE_5: u16 = 20;
+
+/// The least that a broker has to take: an acknowledgement with a reason. PINGREQ and a DISCONNECT without
+/// properties are shorter.
+const LEAST: usize = 5;
 
 /// What the broker announced for this connection; made at CONNACK and dropped with the connection.
 #[derive(Debug, Clone)]
@@ -59,10 +65,7 @@ impl Limits {
                 Some(_) | None => Qos::ExactlyOnce,
             },
             retain_available: properties.retain_available().unwrap_or(true),
-            maximum_packet_size: properties
-                .maximum_packet_size()
-                .and_then(|size| usize::try_from(size).ok())
-                .unwrap_or(LARGEST),
+            maximum_packet_size: maximum_packet_size(properties),
             topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
             wildcards_available: properties.wildcard_subscription_available().unwrap_or(true),
             shared_available: properties.shared_subscription_available().unwrap_or(true),
@@ -74,4 +77,26 @@ impl Limits {
             properties: properties.into(),
         }
     }
+}
+
+/// The largest packet that the broker takes, in bytes.
+pub(super) fn maximum_packet_size(properties: PropertyList<'_>) -> usize {
+    properties
+        .maximum_packet_size()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(LARGEST)
+}
+
+/// Whether a client can keep the rules with this largest packet.
+///
+/// # Errors
+/// What it must answer is larger than it may send [MQTT-3.2.2-15]. No broker is known that announces so
+/// little; refused at once, it is no case anywhere else.
+pub(super) fn check_packet_size(size: usize) -> Result<(), Violation> {
+    if size >= LEAST {
+        return Ok(());
+    }
+    let what = "the server takes no packet as large as an acknowledgement";
+    let violation = Violation::protocol("MQTT5 3.2.2.3.6", what);
+    Err(violation.with_reason(Reason::IMPLEMENTATION_SPECIFIC_ERROR))
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Token;
 use super::expiry::Expiry;
 use super::outbox::Outbox;
-use crate::error::Error;
+use crate::error::{Doing, Error, ErrorKind};
 use crate::message::Message;
 use crate::wait::Wait;
 
@@ -65,13 +65,31 @@ impl Line {
         place
     }
 
-    /// Gives the messages that came since the last turn the time from which their expiry counts.
-    pub(super) fn stamp(&mut self, now: Instant) {
+    /// Gives the messages that came since the last turn the time from which their expiry counts. Returns
+    /// when the first of them expires.
+    pub(super) fn stamp(&mut self, now: Instant) -> Option<Instant> {
         let unstamped = self.queue.iter_mut().rev().take(self.unstamped);
-        for waiting in unstamped.filter_map(|parked| parked.content.as_mut()) {
-            waiting.expires.stamp(now);
-        }
         self.unstamped = 0;
+        unstamped
+            .filter_map(|parked| parked.content.as_mut()?.expires.stamp(now))
+            .min()
+    }
+
+    /// The waits of those that have expired end. Returns when the next one does.
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Outbox) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for parked in &mut self.queue {
+            let expired = |waiting: &mut Waiting| waiting.expires.left(now).is_none();
+            if let Some(waiting) = parked.content.take_if(expired) {
+                let error = Error::new(ErrorKind::Expired, Doing::Publishing);
+                out.done(waiting.token, Err(error));
+                self.withdrawn += 1;
+            } else if let Some(end) = parked.content.as_ref().and_then(|w| w.expires.end()) {
+                next = Some(next.map_or(end, |next| next.min(end)));
+            }
+        }
+        self.tidy();
+        next
     }
 
     /// The caller at `place` gives up. Returns its message if it was still in line.

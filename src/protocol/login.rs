@@ -7,11 +7,12 @@ use crate::error::Error;
 use crate::properties::Properties;
 
 /// What a client says in one step of an enhanced authentication: the Authentication Data of CONNECT or
-/// AUTH, and user properties beside it.
+/// AUTH, and beside it a reason string and user properties.
 #[derive(Clone, Default)]
 #[must_use = "a step has an effect only when it is returned"]
 pub struct AuthStep {
     data: Option<Vec<u8>>,
+    reason_string: Option<String>,
     user_properties: Properties,
 }
 
@@ -27,7 +28,15 @@ impl AuthStep {
         self
     }
 
-    /// Adds a user property to the packet. In CONNECT it stands behind those of the options.
+    /// Sets the reason string of an AUTH: a text for people. Defaults to none. CONNECT has none, so there it
+    /// is left out; so it is where the broker takes no packet so large [MQTT-3.15.2-2].
+    pub fn reason_string(mut self, reason: &str) -> Self {
+        self.reason_string = Some(reason.into());
+        self
+    }
+
+    /// Adds a user property to the packet. In CONNECT it stands behind those of the options. In AUTH it
+    /// is left out where the broker takes no packet so large [MQTT-3.15.2-3].
     pub fn user_property(mut self, name: &str, value: &str) -> Self {
         self.user_properties = self.user_properties.user_property(name, value);
         self
@@ -36,15 +45,35 @@ impl AuthStep {
     /// What an AUTH with this step says, for tests.
     #[cfg(all(test, feature = "auth"))]
     pub(crate) fn properties(&self, method: &str) -> Result<Properties, Error> {
-        self.add_to(Properties::new(), method)
+        self.to_auth(method)
     }
 
-    /// `properties` with the method and this step.
-    pub(super) fn add_to(&self, properties: Properties, method: &str) -> Result<Properties, Error> {
-        let mut properties = properties.authentication_method(method);
-        if let Some(data) = &self.data {
-            properties = properties.authentication_data(data);
+    /// What an AUTH with this step says.
+    pub(super) fn to_auth(&self, method: &str) -> Result<Properties, Error> {
+        let mut properties = self.add_to(Properties::new(), method)?;
+        if let Some(reason) = &self.reason_string {
+            properties = properties.reason_string(reason);
         }
+        properties.check().map_err(Error::property)?;
+        Ok(properties)
+    }
+
+    /// The method and the data of this step, and nothing that an AUTH can do without.
+    pub(super) fn bare(&self, method: &str) -> Properties {
+        self.credential(Properties::new(), method)
+    }
+
+    fn credential(&self, properties: Properties, method: &str) -> Properties {
+        let properties = properties.authentication_method(method);
+        match &self.data {
+            Some(data) => properties.authentication_data(data),
+            None => properties,
+        }
+    }
+
+    /// `properties` with the method and what CONNECT may say of this step.
+    fn add_to(&self, properties: Properties, method: &str) -> Result<Properties, Error> {
+        let mut properties = self.credential(properties, method);
         self.user_properties.check().map_err(Error::property)?;
         for (name, value) in self.user_properties.list().user_properties() {
             properties = properties.user_property(name, value);

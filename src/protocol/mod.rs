@@ -121,6 +121,19 @@ pub enum Accepted {
     Yes,
     /// It waits for room at this place of the line of its class.
     Parked(u64),
+    /// Nobody waits for it, there was no room, and the policy is to drop it.
+    Dropped,
+}
+
+/// Messages for which there was no room, by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The call failed.
+    pub failed: u64,
+    /// Dropped for a newer one.
+    pub oldest: u64,
+    /// Dropped when it came.
+    pub newest: u64,
 }
 
 /// How a connection ended.
@@ -182,6 +195,11 @@ impl Protocol {
     /// QoS 0 messages that were not handed to the transport's buffer.
     pub fn pending_qos0(&self) -> usize {
         self.session.publish_qos0.len()
+    }
+
+    /// Messages for which there was no room.
+    pub fn losses(&self) -> Losses {
+        self.session.losses
     }
 
     /// Packet identifiers in use: of messages that were sent and of requests that are unanswered.

@@ -151,10 +151,10 @@ impl Protocol {
                 let Link::Online(online) = &mut self.link else {
                     return Ok(());
                 };
-                if let (Some(since), Some(patience)) = (online.stalled, online.limits.keep_alive)
-                    && now >= since + patience
+                if let (Some(since), Some(end)) = (online.stalled, online.stalled_until())
+                    && now >= end
                 {
-                    return Err(Error::new(ErrorKind::Silent(patience), Doing::Connected));
+                    return Err(Error::new(ErrorKind::Silent(end - since), Doing::Connected));
                 }
                 if online.ping.is_due(now) {
                     // Nothing happened for the keep-alive: an idle client holds nothing.

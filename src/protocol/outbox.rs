@@ -215,15 +215,31 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts.
+    /// Appends an acknowledgement without properties: at most five bytes, which every broker accepts that
+    /// was let past its CONNACK.
     pub(super) fn acknowledge(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
-        let ack = Ack {
+        self.acknowledge_with(kind, id, reason, PropertyList::EMPTY);
+    }
+
+    /// Appends an acknowledgement, without its properties if they make it larger than the broker accepts
+    /// [MQTT-3.4.2-2, -3, MQTT-3.5.2-2, -3].
+    pub(super) fn acknowledge_with(
+        &mut self,
+        kind: AckKind,
+        id: PacketId,
+        reason: Reason,
+        properties: PropertyList<'_>,
+    ) {
+        let mut ack = Ack {
             id,
             reason,
-            properties: PropertyList::EMPTY,
+            properties,
         };
+        if !properties.is_empty() && ack.size(kind, self.version) > self.limit {
+            ack.properties = PropertyList::EMPTY;
+        }
         if let Some(held) = &mut self.held {
-            // Five bytes are no packet that is too long.
+            // Neither five bytes nor what fits the limit are a packet that is too long.
             let _ = ack.encode(kind, self.version, held);
             return;
         }

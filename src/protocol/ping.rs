@@ -65,6 +65,11 @@ impl Ping {
         }
     }
 
+    /// When the last bytes came, or CONNACK.
+    pub(super) fn received(&self) -> Instant {
+        self.received
+    }
+
     /// The transport took bytes.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         self.sent = now;

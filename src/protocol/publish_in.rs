@@ -28,6 +28,7 @@ use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::Violation;
 use crate::message::{Message, PacketId, Qos};
+use crate::properties::Remarks;
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -68,8 +69,9 @@ struct Untaken {
     order: u64,
     qos: Qos,
     takers: usize,
-    /// The worst answer of those who took it.
+    /// The worst answer of those who took it, and what they said beside it.
     reason: Reason,
+    remarks: Remarks,
     patience: Patience,
     debt: Debt,
     /// The batch with its content, if it is acknowledged before it is taken; else 0.
@@ -253,7 +255,7 @@ impl PublishIn {
             return;
         };
         if takers == 0 {
-            return self.take(receipt, Reason::SUCCESS, ledger, out);
+            return self.take(receipt, (Reason::SUCCESS, Remarks::NONE), ledger, out);
         }
         untaken.takers = takers;
         if let Some(deadline) = deadline {
@@ -266,7 +268,7 @@ impl PublishIn {
     pub(super) fn take(
         &mut self,
         receipt: Receipt,
-        reason: Reason,
+        (reason, remarks): (Reason, Remarks),
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
@@ -274,20 +276,18 @@ impl PublishIn {
             return;
         };
         untaken.takers = untaken.takers.saturating_sub(1);
+        // The words belong to the reason that is sent, and a reason string may stand there but once.
+        if reason > untaken.reason || untaken.remarks.is_empty() {
+            untaken.remarks = remarks;
+        }
         untaken.reason = untaken.reason.max(reason);
         if untaken.takers > 0 {
             return;
         }
         let untaken = self.untaken.remove(receipt.key);
         let batch = untaken.batch;
-        self.acknowledge(
-            untaken.qos,
-            untaken.debt,
-            untaken.reason,
-            batch,
-            ledger,
-            out,
-        );
+        let answer = (untaken.reason, untaken.remarks);
+        self.acknowledge(untaken.qos, untaken.debt, answer, batch, ledger, out);
     }
 
     /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
@@ -330,7 +330,7 @@ impl PublishIn {
         &mut self,
         qos: Qos,
         debt: Debt,
-        reason: Reason,
+        (reason, remarks): (Reason, Remarks),
         mut batch: u64,
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
@@ -363,7 +363,12 @@ impl PublishIn {
             Qos::ExactlyOnce => &mut ledger.pubrecs,
             Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
         };
-        owed.set(place, Answer::Ready(reason, batch));
+        let answer = if remarks.is_empty() {
+            Answer::Ready(reason, batch)
+        } else {
+            Answer::Worded(reason, remarks, batch)
+        };
+        owed.set(place, answer);
         ledger.flush(out);
     }
 
@@ -463,7 +468,8 @@ impl PublishIn {
             // says that it is late.
             if out.journal.is_none() {
                 self.settle(receipt);
-                self.acknowledge(qos, debt, Reason::SUCCESS, 0, Some(&mut *ledger), out);
+                let answer = (Reason::SUCCESS, Remarks::NONE);
+                self.acknowledge(qos, debt, answer, 0, Some(&mut *ledger), out);
             }
             out.effect(Effect::Overdue(receipt));
         }
@@ -494,7 +500,8 @@ impl PublishIn {
         };
         let (qos, batch) = (untaken.qos, untaken.batch);
         self.settle(receipt);
-        self.acknowledge(qos, debt, Reason::SUCCESS, batch, ledger, out);
+        let answer = (Reason::SUCCESS, Remarks::NONE);
+        self.acknowledge(qos, debt, answer, batch, ledger, out);
     }
 
     /// An unread message must be taken by `deadline`, or is acknowledged then.
@@ -525,6 +532,7 @@ impl PublishIn {
             qos,
             takers: 1,
             reason: Reason::SUCCESS,
+            remarks: Remarks::NONE,
             patience: Patience::Endless,
             debt,
             batch: 0,

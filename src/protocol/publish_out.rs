@@ -48,6 +48,7 @@ use crate::message::{Message, PacketId, Qos};
 use crate::properties::{PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::wait::Wait;
+use crate::when_full::WhenFull;
 
 use stored::{store_burnt, unstore, unstore_burnt};
 
@@ -141,6 +142,11 @@ impl PublishOut {
         self.entries.is_empty()
     }
 
+    /// Whether some were accepted and have no identifier.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Accepts a message. It leaves with the next [`PublishOut::emit`] that has room for it.
     pub(super) fn accept(
         &mut self,
@@ -176,14 +182,70 @@ impl PublishOut {
         }
     }
 
-    /// Gives the messages accepted since the last turn the time from which their expiry counts.
-    pub(super) fn stamp(&mut self, now: Instant) {
-        for key in self.pending.iter().rev().take(self.unstamped) {
-            if let Some(entry) = self.entries.get_mut(*key) {
-                entry.expires.stamp(now);
-            }
-        }
+    /// Gives the messages accepted since the last turn the time from which their expiry counts. Returns
+    /// when the first of them expires.
+    pub(super) fn stamp(&mut self, now: Instant) -> Option<Instant> {
+        let unstamped = self.pending.iter().rev().take(self.unstamped);
         self.unstamped = 0;
+        let entries = &mut self.entries;
+        unstamped
+            .filter_map(|key| entries.get_mut(*key)?.expires.stamp(now))
+            .min()
+    }
+
+    /// Pending messages that have expired end. Returns when the next one does.
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        ids: &mut PacketIds,
+        out: &mut Outbox,
+    ) -> Option<Instant> {
+        let mut expired = Vec::new();
+        let entries = &self.entries;
+        self.pending.retain(|key| {
+            let stays = entries
+                .get(*key)
+                .is_some_and(|entry| entry.expires.left(now).is_some());
+            if !stays {
+                expired.push(*key);
+            }
+            stays
+        });
+        for key in expired {
+            let error = Error::new(ErrorKind::Expired, Doing::Publishing);
+            let id = self.unname(key);
+            self.give_up(key, id, error, ids, out);
+        }
+        self.first_end()
+    }
+
+    /// When the first of those that are pending expires.
+    pub(super) fn first_end(&self) -> Option<Instant> {
+        let pending = self.pending.iter().filter_map(|key| self.entries.get(*key));
+        pending.filter_map(|entry| entry.expires.end()).min()
+    }
+
+    /// The oldest message of which no byte ever left is dropped, if there is one; if somebody waits for it,
+    /// the wait ends.
+    pub(super) fn drop_oldest(&mut self, ids: &mut PacketIds, out: &mut Outbox) -> bool {
+        let entries = &self.entries;
+        let unsent = |key: &usize| {
+            entries
+                .get(*key)
+                .is_some_and(|entry| entry.written == Written::Never)
+        };
+        let oldest = self.pending.iter().position(unsent);
+        let Some(key) = oldest.and_then(|at| self.pending.remove(at)) else {
+            return false;
+        };
+        if let Some(id) = self.unname(key) {
+            ids.release(id);
+        }
+        if let Some((_, token)) = self.remove(key, out).wait {
+            let kind = ErrorKind::Dropped(WhenFull::DropOldest);
+            out.done(token, Err(Error::new(kind, Doing::Publishing)));
+        }
+        true
     }
 
     /// Whether [`PublishOut::emit`] has something to send within the quota.
@@ -517,6 +579,20 @@ impl PublishOut {
         match entry.wait {
             Some((_, token)) => out.done(token, Err(error)),
             None => out.effect(Effect::Unpublished(entry.message.map(Box::new), error)),
+        }
+    }
+
+    /// A message is not pending any more, and does not leave. Returns the identifier that it had.
+    fn unname(&mut self, key: usize) -> Option<PacketId> {
+        match self.entries.get(key)?.stage {
+            Stage::Named { id } => {
+                self.named = self.named.saturating_sub(1);
+                Some(id)
+            }
+            Stage::Pending
+            | Stage::Sent { .. }
+            | Stage::Unsettled { .. }
+            | Stage::Released { .. } => None,
         }
     }
 

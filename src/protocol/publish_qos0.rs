@@ -21,6 +21,7 @@ use crate::codec::Publish;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Body, Qos};
 use crate::properties::PropertyList;
+use crate::when_full::WhenFull;
 
 /// Accepted QoS 0 messages that wait for room or for the link.
 #[derive(Debug, Default)]
@@ -53,6 +54,17 @@ enum Place {
     Buffer(usize),
     /// Elsewhere, because it is large.
     Body(Body),
+}
+
+impl Entry {
+    /// Bytes of it in the buffer.
+    fn buffered(&self) -> usize {
+        let payload = match &self.payload {
+            Place::Buffer(length) => *length,
+            Place::Body(_) => 0,
+        };
+        self.properties + payload
+    }
 }
 
 impl Place {
@@ -130,12 +142,56 @@ impl PublishQos0 {
         self.unstamped += 1;
     }
 
-    /// Gives the messages accepted since the last turn the time from which their expiry counts.
-    pub(super) fn stamp(&mut self, now: Instant) {
-        for entry in self.queue.iter_mut().rev().take(self.unstamped) {
-            entry.expires.stamp(now);
-        }
+    /// Gives the messages accepted since the last turn the time from which their expiry counts. Returns
+    /// when the first of them expires.
+    pub(super) fn stamp(&mut self, now: Instant) -> Option<Instant> {
+        let unstamped = self.queue.iter_mut().rev().take(self.unstamped);
         self.unstamped = 0;
+        unstamped.filter_map(|entry| entry.expires.stamp(now)).min()
+    }
+
+    /// Those that have expired end. Returns when the next one does.
+    pub(super) fn expire(&mut self, now: Instant, out: &mut Outbox) -> Option<Instant> {
+        let expired = |entry: &Entry| entry.expires.left(now).is_none();
+        if self.queue.iter().any(expired) {
+            // What stays is moved together: each byte once.
+            let (mut topic, mut start) = (self.topic_start, self.start);
+            let mut kept = Self::default();
+            for entry in std::mem::take(&mut self.queue) {
+                let (topic_end, end) = (topic + entry.topic, start + entry.buffered());
+                if expired(&entry) {
+                    end_with(entry.wait, ErrorKind::Expired, out);
+                } else {
+                    kept.topics.push_str(&self.topics[topic..topic_end]);
+                    kept.buffer.extend_from_slice(&self.buffer[start..end]);
+                    kept.bytes += cost(entry.topic, entry.payload.len());
+                    kept.queue.push_back(entry);
+                }
+                (topic, start) = (topic_end, end);
+            }
+            kept.unstamped = self.unstamped;
+            *self = kept;
+        }
+        self.queue
+            .iter()
+            .filter_map(|entry| entry.expires.end())
+            .min()
+    }
+
+    /// The oldest is dropped, if there is one; if somebody waits for it, the wait ends.
+    pub(super) fn drop_oldest(&mut self, out: &mut Outbox) -> bool {
+        let Some(entry) = self.queue.pop_front() else {
+            return false;
+        };
+        self.bytes -= cost(entry.topic, entry.payload.len());
+        if let Some(token) = entry.wait {
+            let kind = ErrorKind::Dropped(WhenFull::DropOldest);
+            out.done(token, Err(Error::new(kind, Doing::Publishing)));
+        }
+        self.topic_start += entry.topic;
+        self.start += entry.buffered();
+        self.compact();
+        true
     }
 
     /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends
@@ -229,6 +285,15 @@ impl PublishQos0 {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
+    }
+}
+
+/// A message ends with an error of this kind: its wait, or if nobody waits, an event says so.
+fn end_with(wait: Option<Token>, kind: ErrorKind, out: &mut Outbox) {
+    let error = Error::new(kind, Doing::Publishing);
+    match wait {
+        Some(token) => out.done(token, Err(error)),
+        None => out.effect(Effect::Unpublished(None, error)),
     }
 }
 

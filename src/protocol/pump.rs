@@ -1,18 +1,30 @@
 //! What may leave now, and in which order; and everything else that comes out.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::session::{Online, Session};
 use super::{Chunk, Effect, Link, Protocol};
+
+/// The queues are looked through for what has expired at most this often. A MiB of small messages is 16,000
+/// of them, each with an end of its own, perhaps; and the standard counts their time in seconds.
+const PACE: Duration = Duration::from_millis(100);
 
 impl Protocol {
     /// Encodes what is pending and may be sent now; moves callers up who wait for room. What was accepted
     /// since the last call gets the time from which its expiry counts.
     pub fn pump(&mut self, now: Instant) {
-        self.session.publish_out.stamp(now);
-        self.session.publish_qos0.stamp(now);
-        self.session.line.stamp(now);
-        self.session.line_qos0.stamp(now);
+        let session = &mut self.session;
+        let stamped = [
+            session.expires,
+            session.publish_out.stamp(now),
+            session.publish_qos0.stamp(now),
+            session.line.stamp(now),
+            session.line_qos0.stamp(now),
+        ];
+        session.expires = stamped.into_iter().flatten().min();
+        if session.expires.is_some_and(|end| end <= now) {
+            self.expire(now);
+        }
         self.move_up();
         if let Link::Online(online) = &mut self.link
             && let Some(auth) = &mut online.auth
@@ -39,6 +51,22 @@ impl Protocol {
             ids, publish_out, ..
         } = &mut self.session;
         publish_out.store(window, ids, &mut self.out);
+    }
+
+    /// What waits to be sent and has expired ends now, with or without a link: its wait ends in time, and
+    /// its room is free for others.
+    fn expire(&mut self, now: Instant) {
+        let session = &mut self.session;
+        let next = [
+            session
+                .publish_out
+                .expire(now, &mut session.ids, &mut self.out),
+            session.publish_qos0.expire(now, &mut self.out),
+            session.line.expire(now, &mut self.out),
+            session.line_qos0.expire(now, &mut self.out),
+        ];
+        let next = next.into_iter().flatten().min();
+        session.expires = next.map(|end| end.max(now + PACE));
     }
 
     /// SUBSCRIBEs and UNSUBSCRIBEs in the order of their calls. They wait behind no message, and few may
@@ -134,26 +162,26 @@ impl Protocol {
 
     /// When [`Protocol::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.link {
+        let link = match &self.link {
             Link::Offline | Link::Leaving(_) => None,
             Link::Connecting(handshake) => handshake.poll_timeout(),
-            Link::Online(online) => {
-                let stalled = online.stalled.zip(online.limits.keep_alive);
-                [
-                    online
-                        .ping
-                        .poll_timeout()
-                        .filter(|_| !self.out.holds_back()),
-                    online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
-                    self.session.publish_in.poll_timeout(),
-                    self.session.inheritance.poll_timeout(),
-                    stalled.map(|(since, patience)| since + patience),
-                ]
-                .into_iter()
-                .flatten()
-                .min()
-            }
-        }
+            Link::Online(online) => [
+                online
+                    .ping
+                    .poll_timeout()
+                    .filter(|_| !self.out.holds_back()),
+                online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
+                self.session.publish_in.poll_timeout(),
+                self.session.inheritance.poll_timeout(),
+                online.stalled_until(),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+        };
+        // If nothing waits any more, what would have expired has left.
+        let expires = self.session.expires.filter(|_| self.session.holds_back());
+        link.into_iter().chain(expires).min()
     }
 
     /// Those in line move up as long as there is room. Returns whether any did.

@@ -12,6 +12,7 @@ use super::session::Session;
 use super::{Effect, Link, Protocol};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, PacketId};
+use crate::properties::Properties;
 use crate::store::{Batch, Record, StoreError, StoreErrorKind};
 
 /// What a store held.
@@ -114,6 +115,8 @@ impl Protocol {
         let mut restored = Restored::default();
         self.restore_outgoing(&journal, found.outgoing, found.burnt);
         restored.unfinished = self.session.publish_out.len();
+        let first = self.session.publish_out.first_end();
+        self.session.expires = self.session.expires.into_iter().chain(first).min();
         for id in found.taken {
             self.session.publish_in.restore(id);
         }
@@ -262,7 +265,7 @@ impl Protocol {
     pub(super) fn disinherit(&mut self) {
         let filters = self.session.inheritance.end(&self.session.subscribing);
         if !filters.is_empty() {
-            self.unsubscribe(&filters, None);
+            self.unsubscribe(&filters, Properties::new(), None);
         }
         self.out.effect(Effect::Disinherited);
     }

@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::Losses;
 use super::alias::Aliases;
 use super::auth::Authentication;
 use super::connect::Opening;
@@ -34,6 +35,10 @@ pub(super) struct Session {
     /// Callers who wait for room, per class of message.
     pub(super) line_qos0: Line,
     pub(super) line: Line,
+    /// When one of those that wait above expires; perhaps it has left before.
+    pub(super) expires: Option<Instant>,
+    /// Messages for which there was no room.
+    pub(super) losses: Losses,
     /// The place of the next subscribe or unsubscribe in their common order; 0 is for restoring.
     pub(super) next_order: u64,
 }
@@ -55,6 +60,17 @@ pub(super) struct Online {
     pub(super) skip: usize,
 }
 
+impl Online {
+    /// When a transport that takes no byte is given up: after the keep-alive; after half of it once nothing
+    /// was received for the whole. So a link on which not even PINGREQ can leave is found after one and a
+    /// half keep-alives, which is also when the broker gives it up [MQTT-3.1.2-22].
+    pub(super) fn stalled_until(&self) -> Option<Instant> {
+        let (since, patience) = self.stalled.zip(self.limits.keep_alive)?;
+        let silent = self.ping.received() + patience;
+        Some((since + patience).min(silent.max(since + patience / 2)))
+    }
+}
+
 impl Session {
     /// Nothing was ever sent.
     pub(super) fn new() -> Self {
@@ -69,8 +85,18 @@ impl Session {
             inheritance: Inheritance::default(),
             line_qos0: Line::default(),
             line: Line::default(),
+            expires: None,
+            losses: Losses::default(),
             next_order: 1,
         }
+    }
+
+    /// Whether messages wait to be sent.
+    pub(super) fn holds_back(&self) -> bool {
+        self.publish_out.has_pending()
+            || !self.publish_qos0.is_empty()
+            || !self.line.is_empty()
+            || !self.line_qos0.is_empty()
     }
 
     /// Gives memory back that is not in use.

@@ -20,7 +20,7 @@ use crate::codec::unsubscribe::{NameList, push_name};
 use crate::codec::{Packet, Unsuback, Unsubscribe};
 use crate::error::{Doing, Error, Sent, Violation};
 use crate::message::PacketId;
-use crate::properties::{PropertyList, Remarks};
+use crate::properties::{Properties, PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::version::Version;
 use crate::wait::Wait;
@@ -29,6 +29,8 @@ use crate::wait::Wait;
 #[derive(Debug)]
 struct Call {
     wait: Option<(Wait, Token)>,
+    /// They go with each UNSUBSCRIBE of it.
+    properties: Properties,
     /// UNSUBSCRIBEs not flushed yet, and not answered yet.
     unflushed: usize,
     unanswered: usize,
@@ -81,6 +83,7 @@ impl Unsubscribing {
     pub(super) fn unsubscribe(
         &mut self,
         filters: &[Rc<str>],
+        properties: Properties,
         wait: Option<(Wait, Token)>,
         order: u64,
         out: &mut Outbox,
@@ -88,6 +91,7 @@ impl Unsubscribing {
         let batches = filters.len().div_ceil(BATCH);
         let call = self.calls.insert(Call {
             wait,
+            properties,
             unflushed: batches,
             unanswered: batches,
             reasons: vec![Reason::SUCCESS; filters.len()],
@@ -131,9 +135,10 @@ impl Unsubscribing {
         for (_, filter) in &request.filters {
             push_name(&mut payload, filter);
         }
+        let properties = self.calls.get(request.call).map(|call| &call.properties);
         let packet = Packet::Unsubscribe(Unsubscribe {
             id,
-            properties: PropertyList::EMPTY,
+            properties: properties.map_or(PropertyList::EMPTY, Properties::list),
             filters: NameList::new(&payload),
         });
         if let Err(error) = out.send(&packet) {

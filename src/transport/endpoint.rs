@@ -274,24 +274,35 @@ impl Endpoint {
         self.scheme != Scheme::Unix
     }
 
-    /// By the same way to another host: what a broker names when it sends its clients on, `host` or
-    /// `host:port`.
+    /// By the same way to another host: what a broker names when it sends its clients on, `host`,
+    /// `host:port`, or as some brokers do a URL.
     ///
     /// # Errors
-    /// As [`Endpoint::parse`]. A Unix socket leads to no other host.
+    /// As [`Endpoint::parse`]. A Unix socket leads to no other host. A URL with another scheme than ours: a
+    /// broker could take TLS away.
     pub(crate) fn referred(&self, reference: &str) -> Result<Self> {
         // The path of another one is not for a broker to choose: CONNECT would go to any service here.
         if !self.is_on_network() {
             return Err(Error::misuse("a Unix socket leads to no other host"));
         }
-        let (host, port) = split_port(reference)?;
-        check_host(host)?;
-        let port = match port {
-            Some(digits) => parse_port(digits)?,
-            None => self.port,
+        let (host, port) = if reference.contains("://") {
+            // A slash at the end means nothing, and brokers write it.
+            let named = Self::parse(reference.trim_end_matches('/'))?;
+            if named.scheme != self.scheme {
+                return Err(Error::misuse("a broker cannot choose another way"));
+            }
+            (named.host, named.port)
+        } else {
+            let (host, port) = split_port(reference)?;
+            check_host(host)?;
+            let port = match port {
+                Some(digits) => parse_port(digits)?,
+                None => self.port,
+            };
+            (host.into(), port)
         };
         Ok(Self {
-            host: host.into(),
+            host,
             port,
             ..self.clone()
         })

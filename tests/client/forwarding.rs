@@ -118,3 +118,24 @@ fn a_property_of_another_packet_is_a_mistake_of_the_call() {
     }
     peer.expect_nothing();
 }
+
+#[test]
+fn a_message_that_came_again_is_passed_on_as_a_new_one() {
+    // [MQTT-3.3.1-3]: DUP says whether this packet was sent before, not whether the one it came in was.
+    for (qos, packet) in [
+        (Qos::AtMostOnce, b"\x30\x05\x00\x01t\x00x".as_slice()),
+        (Qos::AtLeastOnce, b"\x32\x07\x00\x01t\x00\x02\x00x"),
+        (Qos::ExactlyOnce, b"\x34\x07\x00\x01t\x00\x02\x00x"),
+    ] {
+        let (setup, mut peer) = Setup::connected();
+        let filters = Filters::new("t", Qos::AtLeastOnce).acknowledge(Acknowledge::ByHand);
+        let stream = now(setup.client.subscribe_many(filters, Wait::None));
+        let mut stream = stream.expect("accepted");
+        peer.received();
+        peer.send(b"\x3a\x07\x00\x01t\x00\x09\x00x");
+        let message = stream.try_next().expect("a message arrived");
+        assert!(message.is_duplicate());
+        now(setup.client.publish_message(message.qos(qos), Wait::None)).expect("accepted");
+        peer.expect(packet);
+    }
+}

@@ -165,6 +165,38 @@ fn an_accused_peer_is_told_before_the_connection_is_dropped() {
 }
 
 #[test]
+fn a_refusal_or_a_disconnect_of_the_broker_closes_the_connection() {
+    // [MQTT-4.13.2-1]: also if the broker leaves the closing to us.
+    for refusal in [b"\x20\x03\x00\x87\x00".as_slice(), b"\x20\x03\x00\x80\x00"] {
+        let setup = Setup::with_peers();
+        let mut peer = setup.greet(refusal);
+        assert!(peer.is_closed(), "{refusal:02x?}");
+        peer.expect_nothing();
+    }
+    for goodbye in [b"\xE0\x01\x80".as_slice(), b"\xE0\x01\x8B", b"\xE0\x00"] {
+        let (setup, mut peer) = Setup::connected();
+        peer.send(goodbye);
+        assert!(peer.is_closed(), "{goodbye:02x?}");
+        peer.expect_nothing();
+        assert!(!setup.client.is_connected());
+    }
+}
+
+#[test]
+fn a_disconnect_that_cannot_leave_closes_the_connection_all_the_same() {
+    // [MQTT-4.13.2-1]: "whether or not" it was sent.
+    let (setup, mut peer) = Setup::connected();
+    setup.world.network().send_buffer(0);
+    setup.world.network().stall();
+    // PUBREL with flags 0.
+    peer.send(b"\x60\x02\x00\x01");
+    assert!(!setup.client.is_connected());
+    setup.world.advance(Duration::from_secs(1));
+    assert!(peer.is_closed());
+    peer.expect_nothing();
+}
+
+#[test]
 fn attempts_are_counted_anew_after_a_connection_that_was_left() {
     let mut setup = Setup::with_peers();
     let network = setup.world.network();

@@ -230,6 +230,37 @@ fn one_byte_a_second_is_enough() {
 }
 
 #[test]
+fn a_timer_that_fires_between_any_two_bytes_of_a_packet_costs_none_of_them() {
+    let packet = b"\x32\x89\x01\x00\x01t\x00\x01\x00";
+    let mut packet = packet.to_vec();
+    packet.resize(3 + 137, b'x');
+    for place in 1..packet.len() {
+        let (mut setup, mut peer) = Setup::connected();
+        let subscribing = setup.client.subscribe("t", Qos::AtLeastOnce, Wait::None);
+        let mut stream = now(subscribing).expect("accepted");
+        peer.received();
+        let (first, rest) = packet.split_at(place);
+        peer.send(first);
+        // Nothing has left meanwhile: PINGREQ is due, and its answer cannot come before the packet has ended.
+        setup.world.advance(60 * SECOND);
+        peer.expect(b"\xc0\x00");
+        setup.world.advance(9 * SECOND);
+        peer.send(rest);
+        peer.send(b"\xd0\x00");
+        let message = stream.try_next().expect("it arrived");
+        assert_eq!(message.payload(), &packet[9..], "cut at {place}");
+        setup.world.advance(30 * SECOND);
+        let events = setup.events();
+        assert!(
+            events
+                .iter()
+                .all(|event| matches!(event, Event::Connected { .. })),
+            "cut at {place}: {events:?}"
+        );
+    }
+}
+
+#[test]
 fn connack_at_a_byte_every_three_seconds_is_too_slow() {
     let mut setup = Setup::with_peers();
     let mut peer = setup.world.peer();
@@ -361,7 +392,12 @@ const BROKEN: &[(&[u8], u8)] = &[
     (b"\x00\x00", 0x81),
     (b"\x41\x02\x00\x01", 0x81),
     (b"\x60\x02\x00\x01", 0x81),
+    (b"\x63\x02\x00\x01", 0x81),
     (b"\xd1\x00", 0x81),
+    // The same of DISCONNECT [MQTT-3.14.1-1] and AUTH [MQTT-3.15.1-1].
+    (b"\xe1\x00", 0x81),
+    (b"\xe8\x01\x8b", 0x81),
+    (b"\xf1\x00", 0x81),
     // A length of five bytes (section 1.5.5).
     (b"\x30\xff\xff\xff\xff\x01", 0x81),
     // QoS 3 [MQTT-3.3.1-4].
@@ -372,6 +408,16 @@ const BROKEN: &[(&[u8], u8)] = &[
     (b"\x30\x05\x00\x01+\x00x", 0x82),
     (b"\x30\x04\x00\x00\x00x", 0x82),
     (b"\x30\x05\x00\x01\xff\x00x", 0x81),
+    // A topic with a surrogate, and one with U+0000 [MQTT-1.5.4-2].
+    (b"\x30\x07\x00\x03\xed\xa0\x80\x00x", 0x81),
+    (b"\x30\x05\x00\x01\x00\x00x", 0x81),
+    // A name and a value of a user property that are not UTF-8 [MQTT-1.5.7-1].
+    (b"\x30\x0b\x00\x01t\x07\x26\x00\x01\xff\x00\x01v", 0x81),
+    (b"\x30\x0b\x00\x01t\x07\x26\x00\x01k\x00\x01\xff", 0x81),
+    // A length of properties in more bytes than it needs [MQTT-1.5.5-1].
+    (b"\x30\x06\x00\x01t\x80\x00x", 0x81),
+    // QoS 0 with DUP [MQTT-3.3.1-2].
+    (b"\x38\x05\x00\x01t\x00x", 0x82),
     // A topic longer than its packet.
     (b"\x30\x05\x00\xfft\x00x", 0x81),
     // Properties longer than their packet; one that does not exist; one that does not belong here.
@@ -417,6 +463,17 @@ fn on_3_1_1_a_broken_packet_ends_the_link_and_the_client_goes_on() {
     for packet in [
         &b"\x00\x00"[..],
         b"\x36\x06\x00\x01t\x00\x01x",
+        // 3.1.1: flags [MQTT-2.2.2-2, MQTT-3.6.1-1], texts [MQTT-1.5.3-1, MQTT-1.5.3-2], DUP at QoS 0.
+        b"\x41\x02\x00\x01",
+        b"\x60\x02\x00\x01",
+        b"\x63\x02\x00\x01",
+        b"\x6a\x02\x00\x01",
+        b"\xb1\x02\x00\x01",
+        b"\xd1\x00",
+        b"\x30\x04\x00\x01\xffx",
+        b"\x30\x06\x00\x03\xed\xa0\x80x",
+        b"\x30\x04\x00\x01\x00x",
+        b"\x38\x04\x00\x01tx",
         b"\x32\x06\x00\x01t\x00\x00x",
         b"\x30\x04\x00\x01#x",
         b"\x30\x04\x00\xfftx",

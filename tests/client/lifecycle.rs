@@ -255,6 +255,9 @@ fn the_session_ends_with_the_client_unless_it_is_to_be_resumed() {
         let mut peer = setup.greet(connack);
         drop(setup.client.disconnect());
         peer.expect(goodbye);
+        // The connection ends with it, though the broker keeps its side [MQTT-3.14.4-2].
+        setup.world.advance(SECOND);
+        assert!(peer.is_closed());
     }
 }
 

@@ -11,6 +11,7 @@ mod heritage;
 mod hostile;
 mod identifiers;
 mod lifecycle;
+mod queues;
 mod reconnect;
 mod reentrancy;
 mod requests;
@@ -18,6 +19,7 @@ mod routes;
 mod subscriptions;
 mod version;
 mod waits;
+mod wall_clock;
 
 use std::fmt;
 use std::future::Future;

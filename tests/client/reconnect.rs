@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use coracle::testkit::{Attempt, BrokerOptions, Cut, Kind, Peer, Rule, Then, When, World};
+use coracle::testkit::{
+    Attempt, BrokerOptions, Cut, FakeClock, Kind, Peer, Rule, Then, When, World,
+};
 use coracle::{
-    Blame, Doing, Endpoint, Error, ErrorKind, Event, Filters, Message, Options, Qos, Reason,
-    Session, Version, Wait,
+    Blame, Clock, Doing, Endpoint, Error, ErrorKind, Event, Filters, LocalBoxFuture, Message,
+    Options, Qos, Reason, Session, Version, Wait,
 };
 
 use crate::{
@@ -142,6 +144,19 @@ fn options_that_cannot_work_end_the_driver_at_once() {
     let error = failure(setup.world.block_on(setup.driver));
     assert!(matches!(error.kind(), ErrorKind::Topic(..)), "{error}");
     assert_eq!(setup.world.network().attempts(), 0);
+}
+
+#[test]
+fn a_client_id_that_mqtt_cannot_carry_is_no_option() {
+    // [MQTT-1.5.4-2], MQTT 5, section 1.5.4
+    for (id, good) in [
+        ("a\0b".to_owned(), false),
+        ("x".repeat(65_536), false),
+        ("x".repeat(65_535), true),
+        ("\u{FEFF}\u{10FFFF}".to_owned(), true),
+    ] {
+        assert_eq!(Options::new("mqtt://broker", &id).is_ok(), good);
+    }
 }
 
 #[test]
@@ -420,8 +435,7 @@ fn a_callback_may_call_the_client_and_take_its_time() {
     let options = {
         let client = Rc::clone(&client);
         options(&world).before_connect(move |attempt| {
-            let sleep =
-                coracle::Clock::sleep_until(&clock, coracle::Clock::now(&clock) + 3 * SECOND);
+            let sleep = Clock::sleep_until(&clock, Clock::now(&clock) + 3 * SECOND);
             let client = client.borrow().clone();
             Box::pin(async move {
                 sleep.await;
@@ -985,6 +999,82 @@ fn a_link_that_is_only_idle_is_kept_alive_for_hours() {
             .filter(|packet| packet.kind() == Kind::Pingreq);
         assert_eq!(pings.count(), 360);
     });
+}
+
+/// A wall clock that is set anew whenever somebody looks at it, above a clock that goes right.
+#[derive(Debug)]
+struct Jumps {
+    clock: FakeClock,
+    looks: Rc<Cell<u32>>,
+}
+
+impl Clock for Jumps {
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()> {
+        self.clock.sleep_until(deadline)
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.looks.set(self.looks.get() + 1);
+        // Ten years ahead, and back to what a device without a battery begins with.
+        match self.looks.get() % 2 {
+            0 => Duration::ZERO,
+            _ => 10 * 365 * 24 * 3600 * SECOND,
+        }
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_ends_no_link_no_wait_and_no_message() {
+    let world = World::new(BrokerOptions::new());
+    let looks = Rc::new(Cell::new(0));
+    let clock = Jumps {
+        clock: world.clock(),
+        looks: Rc::clone(&looks),
+    };
+    let mut setup = Setup::start(world.clone(), options(&world).clock(clock));
+    setup
+        .wait(setup.client.connected())
+        .expect("the broker is there");
+    drop(setup.events());
+    // Pings are as often as they should, and no link is lost.
+    world.advance(6 * 3600 * SECOND);
+    assert!(setup.events().is_empty());
+    let pings = world.broker(|broker, _| {
+        let packets = broker.packets();
+        let pings = packets
+            .iter()
+            .filter(|packet| packet.kind() == Kind::Pingreq);
+        pings.count()
+    });
+    assert_eq!(pings, 360);
+    // Neither does a message expire too early, nor a wait end too early or too late.
+    world.network().cut(Cut::Hole);
+    let message = Message::new("t", "x")
+        .qos(Qos::AtLeastOnce)
+        .expiry(3600 * SECOND);
+    let mut lasts = setup
+        .client
+        .publish_message(message, Wait::Ack)
+        .timeout(300 * SECOND);
+    let mut ends = setup
+        .client
+        .publish("t", "y", Qos::AtLeastOnce, Wait::Ack)
+        .timeout(20 * SECOND);
+    world.advance(20 * SECOND - SECOND / 1000);
+    assert!(poll(&mut ends).is_none() && poll(&mut lasts).is_none());
+    world.advance(SECOND / 1000);
+    let error = poll(&mut ends)
+        .expect("its time is over")
+        .expect_err("timed out");
+    assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+    setup
+        .wait(lasts)
+        .expect("the silence is found and the next link works");
+    assert_eq!(looks.get(), 0, "nothing goes by the wall clock");
 }
 
 #[test]

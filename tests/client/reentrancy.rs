@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use coracle::testkit::{Attempt, BrokerOptions, Cut, World};
 use coracle::{
-    Client, Endpoint, Filters, Incoming, Message, Overflow, Properties, Qos, Reason, Wait,
+    Client, Endpoint, ErrorKind, Filters, Incoming, Message, Overflow, Properties, Qos, Reason,
+    Wait,
 };
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
@@ -394,4 +395,44 @@ fn what_is_called_by_the_last_write_of_a_turn_is_done_in_the_next() {
     *armed.borrow_mut() = Some(setup.client.clone());
     drop(setup.client.ping());
     peer.expect(b"\xc0\x00\x32\x07\x00\x01t\x00\x01\x00x");
+}
+
+#[test]
+fn a_handler_that_publishes_into_a_full_queue_is_told_and_the_client_goes_on() {
+    let world = World::with_peers();
+    // Room for one message: it counts its topic, its payload and 64 bytes.
+    let options = options(&world).queue_bytes(66);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(CONNACK);
+    let waits = Rc::new(RefCell::new(Vec::new()));
+    let handler = {
+        let (client, waits) = (setup.client.clone(), Rc::clone(&waits));
+        move |_: &Incoming<'_>| {
+            for wait in [Wait::None, Wait::Ack, Wait::Ack, Wait::None] {
+                let publishing = client.publish("p", "x", Qos::AtLeastOnce, wait);
+                waits.borrow_mut().push(publishing);
+            }
+        }
+    };
+    let subscribing = setup
+        .client
+        .subscribe_inline(("t", Qos::AtMostOnce), handler, Wait::None);
+    let _subscription = now(subscribing).expect("accepted");
+    peer.received();
+    peer.send(b"\x30\x05\x00\x01t\x00y");
+    // The first one found room, and the queue is full.
+    peer.expect(b"\x32\x07\x00\x01p\x00\x02\x00x");
+    let mut waits = waits.take();
+    let last = waits.pop().expect("the handler was called");
+    let error = now(last).expect_err("there is no room and others wait for it");
+    assert!(matches!(error.kind(), ErrorKind::QueueFull), "{error}");
+    // Those who wait for room get it.
+    peer.send(b"\x40\x02\x00\x02");
+    peer.expect(b"\x32\x07\x00\x01p\x00\x03\x00x");
+    peer.send(b"\x40\x02\x00\x03");
+    peer.expect(b"\x32\x07\x00\x01p\x00\x04\x00x");
+    peer.send(b"\x40\x02\x00\x04");
+    for wait in waits {
+        now(wait).expect("accepted or acknowledged");
+    }
 }

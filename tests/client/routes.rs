@@ -340,6 +340,25 @@ fn a_referral_is_followed_only_with_the_users_leave() {
 }
 
 #[test]
+fn a_referral_may_be_a_url_that_keeps_to_our_way() {
+    for (reference, led) in [
+        ("mqtt://other", "mqtt://other:1883"),
+        ("tcp://other:9/", "mqtt://other:9"),
+        // Any other way would be the broker's choice, not ours.
+        ("unix:///run/service mqtt://other:7", "mqtt://other:7"),
+        ("mqtts://other MQTT://[::1]:8", "mqtt://[::1]:8"),
+    ] {
+        let map = Map::default();
+        let mut setup = map.start(|options| options.follow_referrals(true));
+        let (mut peer, _) = connecting(&setup);
+        peer.send(&connack(Reason::USE_ANOTHER_SERVER, reference));
+        let referred = format!("referred to {led}");
+        assert_eq!(told(&mut setup), [referred], "{reference}");
+        setup.greet(CONNACK);
+    }
+}
+
+#[test]
 fn a_referral_for_now_leads_elsewhere_once() {
     let map = Map::default();
     let mut setup = map.start(|options| options.follow_referrals(true));

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use coracle::testkit::{BrokerOptions, Kind, Peer, World};
 use coracle::{
-    Acknowledge, Doing, ErrorKind, Event, Filters, Incoming, Message, Overflow, Qos, Reason,
-    RetainHandling, Sent, Subscription, Wait,
+    Acknowledge, Doing, ErrorKind, Event, Filters, Incoming, Message, Overflow, Properties, Qos,
+    Reason, RetainHandling, Sent, Subscription, Wait,
 };
 
 use crate::{CONNACK, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
@@ -774,7 +774,7 @@ fn the_stream_of_an_inline_subscription_ends_like_any_other() {
     });
     drop(client.unsubscribe("a", Wait::None));
     peer.send(b"\x90\x04\x00\x02\x00\x87");
-    drop(client.disconnect_with(Reason::SUCCESS, coracle::Properties::new()));
+    drop(client.disconnect_with(Reason::SUCCESS, Properties::new()));
     for wait in waits {
         assert!(setup.wait(wait).is_none());
     }
@@ -1015,6 +1015,70 @@ fn by_hand_a_message_can_be_refused_on_5() {
         .refuse(Reason::QUOTA_EXCEEDED)
         .expect("once");
     peer.expect(b"\x50\x03\x00\x02\x97");
+}
+
+#[test]
+fn by_hand_an_answer_may_say_why_on_5() {
+    let (setup, mut peer) = Setup::connected();
+    let mut stream = subscribe(&setup, &mut peer, by(Acknowledge::ByHand));
+    peer.send(&publish_1(b't', 1, 1));
+    peer.send(&publish_2(b't', 2, 2));
+    let first = stream.try_next().expect("queued");
+    // A property that PUBACK cannot carry, and one that cannot be written.
+    let long = "x".repeat(70_000);
+    for bad in [
+        Properties::new().content_type("text"),
+        Properties::new().reason_string(&long),
+    ] {
+        let error = failure(first.acknowledge_with(&bad));
+        assert_eq!(error.sent(), Sent::No, "{error}");
+    }
+    let why = Properties::new().user_property("a", "b");
+    first.acknowledge_with(&why).expect("once");
+    peer.expect(b"\x40\x0B\x00\x01\x00\x07\x26\x00\x01a\x00\x01b");
+    let why = Properties::new().reason_string("wet");
+    let second = stream.try_next().expect("queued");
+    second
+        .refuse_with(Reason::QUOTA_EXCEEDED, &why)
+        .expect("once");
+    peer.expect(b"\x50\x0A\x00\x02\x97\x06\x1F\x00\x03wet");
+}
+
+#[test]
+fn several_filters_are_given_up_at_once_with_properties() {
+    let (setup, mut peer) = Setup::connected();
+    let client = &setup.client;
+    let (u, v) = (["u"; 1], ["u", "v"]);
+    let no = [
+        failure(now(client.unsubscribe_many(
+            [],
+            Properties::new(),
+            Wait::Ack,
+        ))),
+        failure(now(client.unsubscribe_many(
+            ["#/u"],
+            Properties::new(),
+            Wait::Ack,
+        ))),
+        failure(now(client.unsubscribe_many(
+            u,
+            Properties::new().reason_string("why"),
+            Wait::Ack,
+        ))),
+    ];
+    for error in &no {
+        assert_eq!(error.sent(), Sent::No, "{error}");
+    }
+    let why = Properties::new().user_property("a", "b");
+    let unsubscribing = client.unsubscribe_many(v, why, Wait::Ack);
+    peer.expect(b"\xA2\x10\x00\x01\x07\x26\x00\x01a\x00\x01b\x00\x01u\x00\x01v");
+    peer.send(b"\xB0\x05\x00\x01\x00\x00\x11");
+    let unsubscribed = now(unsubscribing).expect("it is answered");
+    assert_eq!(unsubscribed.reason(), Reason::SUCCESS);
+    assert_eq!(
+        unsubscribed.reasons(),
+        [Reason::SUCCESS, Reason::NO_SUBSCRIPTION_EXISTED]
+    );
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! The fixed header: types, flags and lengths.
 
-use coracle::codec::{Frame, MAX_REMAINING, Split, decode, split};
-use coracle::{Version, Violation};
+use coracle::codec::subscribe::{FilterList, FilterOptions, push_filter};
+use coracle::codec::{Frame, MAX_REMAINING, Packet, Publish, Split, Subscribe, decode, split};
+use coracle::{Properties, Qos, Version, Violation};
 
-use crate::{ALL, OLD};
+use crate::{ALL, OLD, golden, id, packet, read};
+
+const V5: Version = Version::V5_0;
 
 #[track_caller]
 fn clause(bytes: &[u8]) -> &'static str {
@@ -128,11 +131,8 @@ fn repetitions_of_3_1_keep_their_flag() {
     ];
     for (bytes, clause) in repeated {
         let first_time = [&[bytes[0] & !0x08], &bytes[1..]].concat();
-        assert_eq!(
-            crate::read(Version::V3_1, bytes),
-            crate::read(Version::V3_1, &first_time)
-        );
-        assert!(crate::read(Version::V3_1, bytes).is_ok());
+        assert_eq!(read(Version::V3_1, bytes), read(Version::V3_1, &first_time));
+        assert!(read(Version::V3_1, bytes).is_ok());
         crate::malformed(Version::V3_1_1, bytes, clause);
         crate::malformed(Version::V5_0, bytes, clause);
     }
@@ -165,5 +165,63 @@ fn packets_that_are_cut_off_are_malformed() {
         crate::malformed(version, b"\x20\x01\0", "MQTT5 2.1.4");
         crate::malformed(version, b"\x82\x05\0\x07\0\x01a", "MQTT5 2.1.4");
         crate::malformed(version, b"\xA2\x03\0\x07\0", "MQTT5 2.1.4");
+    }
+}
+
+#[test]
+fn integers_are_written_as_short_as_possible() {
+    // [MQTT-1.5.5-1], at the borders of table 1-1: an integer among the properties, and their length.
+    for (number, bytes) in [
+        (1, &b"\x01"[..]),
+        (127, b"\x7F"),
+        (128, b"\x80\x01"),
+        (16_383, b"\xFF\x7F"),
+        (16_384, b"\x80\x80\x01"),
+        (2_097_151, b"\xFF\xFF\x7F"),
+        (2_097_152, b"\x80\x80\x80\x01"),
+        (268_435_455, b"\xFF\xFF\xFF\x7F"),
+    ] {
+        let properties = Properties::new().subscription_identifier(number);
+        let mut filters = Vec::new();
+        let options = FilterOptions {
+            qos: Qos::AtMostOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: 0,
+        };
+        push_filter(&mut filters, "a", options);
+        let subscribe = Subscribe {
+            id: id(7),
+            properties: properties.list(),
+            filters: FilterList::new(&filters),
+        };
+        let length = bytes.len() as u8 + 1;
+        let body = [b"\0\x07", &[length, 0x0B][..], bytes, b"\0\x01a\0"].concat();
+        golden(V5, Packet::Subscribe(subscribe), &packet(0x82, &body));
+    }
+    for (length, bytes) in [
+        (127, &b"\x7F"[..]),
+        (128, b"\x80\x01"),
+        (16_383, b"\xFF\x7F"),
+        (16_384, b"\x80\x80\x01"),
+    ] {
+        // A user property has five bytes beside its texts.
+        let value = "v".repeat(length - 6);
+        let properties = Properties::new().user_property("k", &value);
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "a",
+            id: None,
+            properties: properties.list(),
+            payload: b"",
+        };
+        let mut out = Vec::new();
+        publish.encode(V5, &mut out).expect("it is short");
+        let block = out.len() - length;
+        assert_eq!(out.get(block - bytes.len()..block), Some(bytes));
+        assert_eq!(out.get(block), Some(&0x26));
+        assert_eq!(read(V5, &out), Ok(Packet::Publish(publish)));
     }
 }

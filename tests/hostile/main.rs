@@ -2,6 +2,7 @@
 //! hangs, grows without bound or takes work out of proportion.
 
 mod floods;
+mod half_open;
 mod random;
 mod rig;
 mod secrets;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use coracle::codec::subscribe::FilterOptions;
 use coracle::protocol::{Accepted, Config, End, Identifier, Outgoing, Subscription, Wish};
 use coracle::testkit::{Peer, World};
-use coracle::{Filters, Message, Properties, PropertyList, Qos, Reason, Session, Version, Wait};
+use coracle::{
+    Filters, Message, Properties, PropertyList, Qos, Reason, Session, Version, Wait, WhenFull,
+};
 use fastrand::Rng;
 
 use super::rig::Rig;
@@ -18,6 +20,7 @@ use super::{SECOND, Setup, VERSIONS, options};
 
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 const WAITS: [Wait; 3] = [Wait::None, Wait::Sent, Wait::Ack];
+const POLICIES: [WhenFull; 3] = [WhenFull::Fail, WhenFull::DropOldest, WhenFull::DropNewest];
 const SESSIONS: [Session; 3] = [Session::Fresh, Session::Resume, Session::None];
 const FILTERS: [&str; 7] = ["t", "a/b", "#", "+", "a/+", "$share/g/t", "$SYS/#"];
 
@@ -116,7 +119,9 @@ impl Play<'_> {
             72..76 => {
                 let filter = Rc::from(pick(self.random, &FILTERS));
                 let wait = self.wait();
-                self.rig.protocol.unsubscribe(&[filter], wait);
+                self.rig
+                    .protocol
+                    .unsubscribe(&[filter], Properties::new(), wait);
             }
             76..78 => {
                 let token = self.rig.begin_wait();
@@ -326,6 +331,8 @@ fn whatever_packets_come_everything_ends_and_nothing_leaks() {
         config.inbound_limit = pick(random, &[64, 1000, 100_000, 100_000]);
         config.topic_alias_maximum = 2;
         config.keep_qos0_offline = random.bool();
+        config.when_full = pick(random, &POLICIES);
+        config.when_full_qos0 = pick(random, &POLICIES);
         config.republish = random.bool();
         config.keep_alive = pick(random, &[0, 10, 60]);
         let mut play = Play {
@@ -354,8 +361,8 @@ fn whatever_packets_come_everything_ends_and_nothing_leaks() {
         let text = format!("{:?}", rig.protocol);
         assert!(text.contains("used: 0,"));
         assert_eq!(
-            text.matches("used: ").count(),
-            text.matches("used: 0,").count(),
+            text.matches(" used: ").count(),
+            text.matches(" used: 0,").count(),
             "{text}"
         );
     });

@@ -250,6 +250,39 @@ fn a_dripping_body_disturbs_no_other_client_and_its_end_is_noticed() {
 }
 
 #[test]
+fn stalled_handshakes_disturb_no_other_client() {
+    for version in VERSIONS {
+        let world = World::with_peers();
+        let other = Setup::start(&world, options(&world, version));
+        let mut other_peer = other.greet(version);
+        // One whose transport never opens, one that gets no CONNACK, and one that gets the half of it.
+        world.network().next_attempts(1, Attempt::Hang);
+        let hangs = Setup::start(&world, options(&world, version));
+        world.run_until_idle();
+        let silent = Setup::start(&world, options(&world, version));
+        let _silent_peer = world.peer();
+        let half = Setup::start(&world, options(&world, version));
+        let mut half_peer = world.peer();
+        half_peer.send(&connack(version)[..2]);
+        for id in 1..=15_u8 {
+            world.advance(SECOND);
+            let before = world.now();
+            let publishing = other.client.publish("t", "", Qos::AtLeastOnce, Wait::Ack);
+            assert_eq!(other_peer.received().first(), Some(&0x32));
+            other_peer.send(&[0x40, 2, 0, id]);
+            assert!(world.block_on(publishing).is_ok());
+            assert_eq!(world.now(), before, "without any time in between");
+        }
+        // 10 s for CONNACK and 20 s for the transport.
+        assert_eq!(silent.client.statistics().failed, 1);
+        assert_eq!(half.client.statistics().failed, 1);
+        assert_eq!(hangs.client.statistics().failed, 0);
+        world.advance(6 * SECOND);
+        assert_eq!(hangs.client.statistics().failed, 1);
+    }
+}
+
+#[test]
 fn a_send_buffer_that_never_drains_is_a_dead_link_and_stops_the_reading() {
     for version in VERSIONS {
         let (setup, mut peer) = Setup::connected(version, |options| options);

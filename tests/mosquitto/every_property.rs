@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coracle::{
-    AuthFuture, AuthStep, Authenticator, Client, Event, Events, Exchange, Filters, Message,
-    Occasion, Options, Properties, PropertyList, Qos, Reason, Session, Version, Wait,
+    Acknowledge, AuthFuture, AuthStep, Authenticator, Client, Event, Events, Exchange, Filters,
+    Message, Occasion, Options, Properties, PropertyList, Qos, Reason, Session, Version, Wait,
 };
 
 use smol::future::poll_once;
@@ -208,6 +208,7 @@ async fn be_named_by_the_broker(site: &Site<'_>, seen: &mut Seen) {
 async fn exchange_messages(client: &Client, seen: &mut Seen) {
     let filters = Filters::new("every/property/that/#", Qos::ExactlyOnce)
         .identifier(IDENTIFIER)
+        .acknowledge(Acknowledge::ByHand)
         .properties(Properties::new().user_property("why", "test"));
     let mut stream = client
         .subscribe_many(filters, Wait::Ack)
@@ -236,6 +237,12 @@ async fn exchange_messages(client: &Client, seen: &mut Seen) {
         let identifiers: Vec<_> = message.property_list().subscription_identifiers().collect();
         assert_eq!(identifiers, [IDENTIFIER]);
 
+        if qos != Qos::AtMostOnce {
+            let said = Properties::new()
+                .reason_string("it is here")
+                .user_property("shelf", "3");
+            message.acknowledge_with(&said).expect("once");
+        }
         let asked = message.property_list();
         let answer = Properties::new().correlation_data(asked.correlation_data().expect("it came"));
         let answer =
@@ -249,7 +256,11 @@ async fn exchange_messages(client: &Client, seen: &mut Seen) {
         assert_eq!(correlation, asked.correlation_data());
     }
     let unsubscribed = client
-        .unsubscribe("every/property/that/#", Wait::Ack)
+        .unsubscribe_many(
+            ["every/property/that/#"],
+            Properties::new().user_property("why", "test"),
+            Wait::Ack,
+        )
         .await
         .expect("unsubscribed");
     note(unsubscribed.properties(), seen);
@@ -287,7 +298,7 @@ async fn change_the_session_expiry(site: &Site<'_>, client: Client) {
     leaving.disconnect().await.expect("nothing stays");
 }
 
-/// An authenticator that puts a user property into each of its packets.
+/// An authenticator that puts a user property, and where it may stand a reason string, into each of its packets.
 struct Remarking {
     inner: Box<dyn Authenticator>,
 }
@@ -308,7 +319,8 @@ impl Authenticator for Remarking {
         Box::pin(async {
             let (step, inner) = self.inner.start(occasion).await?;
             let exchange: Box<dyn Exchange> = Box::new(RemarkingExchange { inner });
-            Ok((step.user_property("step", "first"), exchange))
+            let step = step.user_property("step", "first");
+            Ok((step.reason_string("it is time"), exchange))
         })
     }
 }
@@ -317,7 +329,8 @@ impl Exchange for RemarkingExchange {
     fn proceed<'a>(&'a mut self, server: PropertyList<'a>) -> AuthFuture<'a, AuthStep> {
         Box::pin(async move {
             let step = self.inner.proceed(server).await?;
-            Ok(step.user_property("step", "further"))
+            let step = step.user_property("step", "further");
+            Ok(step.reason_string("as asked"))
         })
     }
 

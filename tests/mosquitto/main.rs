@@ -6,6 +6,7 @@ mod credentials;
 mod every_property;
 mod exchange;
 mod ground;
+mod half_open;
 mod programs;
 mod requests;
 mod restarts;

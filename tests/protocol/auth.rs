@@ -729,8 +729,11 @@ fn without_a_connection_or_a_method_a_call_fails_at_once() {
         assert!(matches!(error.kind(), ErrorKind::LinkLost));
         scene.cut();
         scene.open();
+        // [MQTT-4.12.0-7]
         let error = scene.protocol.reauthenticate(token).expect_err("no method");
         assert!(matches!(error.kind(), ErrorKind::Misuse(_)));
+        answer(scene, "unasked");
+        scene.sends_nothing();
         scene.waits.remove(&token);
     });
 }
@@ -801,6 +804,81 @@ fn auth_keeps_to_the_largest_packet_of_the_broker() {
         scene.fails(token);
         scene.sends(&[BREAK_OFF]);
     });
+}
+
+// [MQTT-3.15.2-2], [MQTT-3.15.2-3]: not where they make AUTH larger than the broker takes.
+#[test]
+fn auth_may_say_why_as_far_as_the_broker_takes_it() {
+    let step = || {
+        let step = AuthStep::new().data(*b"d").reason_string("old");
+        Ok(step.user_property("a", "b"))
+    };
+    for (limit, auth) in [
+        (
+            27,
+            &b"\xF0\x17\x19\x15\x15\0\x01M\x16\0\x01d\x26\0\x01a\0\x01b\x1F\0\x03old"[..],
+        ),
+        (20, b"\xF0\x0A\x19\x08\x15\0\x01M\x16\0\x01d"),
+    ] {
+        play(&v5(), |scene| {
+            begin(scene, &login());
+            scene.receive(&[0x20, 12, 0, 0, 9, 0x27, 0, 0, 0, limit, 0x15, 0, 1, b'M']);
+            believe(scene, None);
+            scene.effects.clear();
+            scene.wire.clear();
+            reauthenticate(scene);
+            let protocol = &mut scene.protocol;
+            protocol.answer(scene.now, step()).expect("it goes on");
+            scene.turn();
+            scene.sends(&[auth]);
+        });
+    }
+}
+
+#[test]
+fn connect_has_no_reason_string() {
+    let login = Login {
+        step: AuthStep::new().data(*b"0").reason_string("old"),
+        ..login()
+    };
+    play(&v5(), |scene| {
+        begin(scene, &login);
+        let sent = scene.wire.iter().copied().collect::<Vec<_>>();
+        assert!(!sent.windows(3).any(|part| part == b"old"));
+    });
+}
+
+#[test]
+fn a_user_property_that_makes_auth_too_large_is_not_sent() {
+    // [MQTT-3.15.2-3], [MQTT-3.2.2-15]
+    for (value, fits) in [(47, true), (48, false)] {
+        play(&v5(), |scene| {
+            begin(scene, &login());
+            // Maximum Packet Size 64
+            scene.receive(b"\x20\x0C\0\0\x09\x27\0\0\0\x40\x15\0\x01M");
+            believe(scene, None);
+            let token = reauthenticate(scene);
+            let step = AuthStep::new().user_property("name", &"v".repeat(value));
+            scene
+                .protocol
+                .answer(scene.now, Ok(step))
+                .expect("nothing has begun");
+            scene.turn();
+            assert_eq!(scene.wire.len(), if fits { 64 } else { 0 });
+            if fits {
+                scene.goes_on(token);
+            } else {
+                let error = scene.fails(token);
+                assert!(matches!(
+                    error.kind(),
+                    ErrorKind::TooLarge {
+                        size: 65,
+                        limit: 64
+                    }
+                ));
+            }
+        });
+    }
 }
 
 #[test]

@@ -273,6 +273,24 @@ fn disconnect_is_the_last_packet() {
         scene.wait(100_000);
         scene.sends_nothing();
     });
+    // [MQTT-3.14.4-2 of 3.1.1]
+    play_online(&v3(), |scene| {
+        scene.publish_0(b"x", Wait::None);
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        let got = scene.gets("t", b"a");
+        scene.disconnect();
+        scene.sends(&[b"\x30\x04\0\x01tx", DISCONNECT]);
+        scene.take(&got);
+        scene.publish(Qos::AtLeastOnce, b"x", Wait::None);
+        scene.publish(Qos::AtMostOnce, b"x", Wait::None);
+        scene.subscribe(&["f"], Qos::AtMostOnce, Wait::None);
+        scene.unsubscribe(&["f"], Wait::None);
+        scene.receive(b"\x34\x06\0\x01t\0\x02a\x62\x02\0\x02");
+        scene.disconnect();
+        scene.wait(100_000);
+        scene.sends_nothing();
+    });
 }
 
 #[test]
@@ -280,13 +298,20 @@ fn a_disconnect_that_the_broker_cannot_take_does_not_leave() {
     play(&v5(), |scene| {
         // Maximum Packet Size 10
         scene.open_with(b"\x20\x08\0\0\x05\x27\0\0\0\x0A");
-        let properties = Properties::new().reason_string("a long story");
-        let error = scene
-            .protocol
-            .disconnect(Reason::SUCCESS, properties.list())
-            .expect_err("too large");
-        assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
-        assert!(scene.protocol.is_online());
+        // [MQTT-3.14.2-3], [MQTT-3.14.2-4]
+        for properties in [
+            Properties::new().reason_string("a long story"),
+            Properties::new().user_property("story", "short"),
+        ] {
+            let error = scene
+                .protocol
+                .disconnect(Reason::SUCCESS, properties.list())
+                .expect_err("too large");
+            assert!(matches!(error.kind(), ErrorKind::TooLarge { .. }));
+            assert!(scene.protocol.is_online());
+            scene.turn();
+            scene.sends_nothing();
+        }
         scene.disconnect();
         scene.sends(&[DISCONNECT]);
     });
@@ -558,5 +583,59 @@ fn a_client_that_said_good_bye_is_leaving() {
         assert!(scene.protocol.is_leaving());
         scene.cut();
         assert!(!scene.protocol.is_leaving());
+    });
+}
+
+#[test]
+fn a_server_that_takes_no_acknowledgement_is_left() {
+    // [MQTT-3.2.2-15]: a PUBACK with its reason takes five bytes, so below that a connection cannot keep the
+    // rules. DISCONNECT with a reason takes three; where not even that fits the close has to say it.
+    for limit in 1..=4 {
+        play(&v5(), |scene| {
+            scene.connect();
+            scene.wire.clear();
+            let error = scene.refuses(&[0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, limit]);
+            let reason = Reason::IMPLEMENTATION_SPECIFIC_ERROR;
+            assert_eq!(violation(&error), ("MQTT5 3.2.2.3.6", reason));
+            assert!(scene.protocol.is_leaving());
+            if limit < 3 {
+                scene.sends_nothing();
+            } else {
+                scene.sends(&[b"\xE0\x01\x83"]);
+            }
+            scene.wait(100_000);
+            scene.sends_nothing();
+        });
+    }
+    play(&v5(), |scene| {
+        scene.open_with(b"\x20\x08\0\0\x05\x27\0\0\0\x05");
+        scene.wait(60);
+        scene.sends(&[PINGREQ]);
+    });
+}
+
+#[test]
+fn a_session_of_an_earlier_process_is_wiped_where_no_disconnect_can_end_it() {
+    // [MQTT-3.2.2-15]: the DISCONNECT that ends a session takes nine bytes.
+    play(&config(Version::V5_0), |scene| {
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x08\x01\0\x05\x27\0\0\0\x08");
+        scene.sends(&[DISCONNECT]);
+        scene.cut();
+        scene.connect();
+        // Clean Start, and no Session Expiry Interval: the session ends with this connection.
+        assert_eq!(scene.wire[9], 0x02);
+        assert!(!scene.wire.contains(&0x11));
+        scene.wire.clear();
+        scene.receive(CONNACK_5);
+        scene.sends(&[DISCONNECT]);
+    });
+    // With nine bytes it can.
+    play(&config(Version::V5_0), |scene| {
+        scene.connect();
+        scene.wire.clear();
+        scene.receive(b"\x20\x08\x01\0\x05\x27\0\0\0\x09");
+        scene.sends(&[b"\xE0\x07\0\x05\x11\0\0\0\0"]);
     });
 }

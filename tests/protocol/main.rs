@@ -542,6 +542,13 @@ impl Scene {
         self.turn();
     }
 
+    fn answer_with(&mut self, got: &Got, reason: Reason, properties: &Properties) {
+        let receipt = got.receipt.expect("only QoS 1 and 2 are taken");
+        let remarks = properties.list().into();
+        self.protocol.take_with(receipt, reason, remarks);
+        self.turn();
+    }
+
     /// The next effect that is not the end of a wait, as text.
     fn effect(&mut self) -> String {
         match self.effects.pop_front() {
@@ -637,7 +644,7 @@ impl Scene {
     fn publish_message(&mut self, message: Message, wait: Wait) -> Token {
         let (wait, token) = self.begin_for(wait);
         match self.protocol.publish(message, wait) {
-            Ok(Accepted::Yes | Accepted::Parked(_)) => self.turn(),
+            Ok(Accepted::Yes | Accepted::Parked(_) | Accepted::Dropped) => self.turn(),
             Err((_, error)) => panic!("refused at the call: {error}"),
         }
         token
@@ -680,7 +687,7 @@ impl Scene {
     fn unsubscribe(&mut self, filters: &[&str], wait: Wait) -> Token {
         let (wait, token) = self.begin_for(wait);
         let filters: Vec<Rc<str>> = filters.iter().map(|filter| Rc::from(*filter)).collect();
-        self.protocol.unsubscribe(&filters, wait);
+        self.protocol.unsubscribe(&filters, Properties::new(), wait);
         self.turn();
         token
     }

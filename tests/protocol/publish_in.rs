@@ -159,6 +159,85 @@ fn a_refusal_by_hand_is_told_to_the_broker_on_5_0_only() {
     });
 }
 
+// [MQTT-3.4.2-2], [MQTT-3.4.2-3], [MQTT-3.5.2-2], [MQTT-3.5.2-3]: not where they make the packet larger than
+// the broker takes.
+#[test]
+fn an_acknowledgement_may_say_why_as_far_as_the_broker_takes_it() {
+    let why = Properties::new()
+        .reason_string("wet")
+        .user_property("a", "b");
+    let arrive = |scene: &mut Scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x34\x07\0\x01t\0\x02\0b");
+        (scene.gets("t", b"a"), scene.gets("t", b"b"))
+    };
+    play_online(&v5(), |scene| {
+        let (a, b) = arrive(scene);
+        scene.answer_with(&a, Reason::SUCCESS, &why);
+        scene.answer_with(&b, Reason::QUOTA_EXCEEDED, &why);
+        scene.sends(&[
+            b"\x40\x11\0\x01\0\x0D\x1F\0\x03wet\x26\0\x01a\0\x01b",
+            b"\x50\x11\0\x02\x97\x0D\x1F\0\x03wet\x26\0\x01a\0\x01b",
+        ]);
+    });
+    // Maximum Packet Size 18: one byte too few. It is 19 in the other case.
+    for (limit, size) in [(b'\x12', 5), (b'\x13', 19)] {
+        play(&v5(), |scene| {
+            let connack = [0x20, 8, 0, 0, 5, 0x27, 0, 0, 0, limit];
+            scene.open_with(&connack);
+            let (a, b) = arrive(scene);
+            scene.wire.clear();
+            scene.answer_with(&a, Reason::PAYLOAD_FORMAT_INVALID, &why);
+            assert_eq!(scene.wire.len(), size, "of {limit}");
+            scene.wire.clear();
+            scene.answer_with(&b, Reason::PAYLOAD_FORMAT_INVALID, &why);
+            assert_eq!(scene.wire.len(), size, "of {limit}");
+            scene.wire.clear();
+        });
+    }
+    // Before 5.0 nothing can be said.
+    play_online(&v3(), |scene| {
+        scene.hold = true;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a");
+        let a = scene.gets("t", b"a");
+        scene.answer_with(&a, Reason::SUCCESS, &why);
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
+#[test]
+fn what_is_said_is_said_by_the_one_whose_answer_is_sent() {
+    let said = |text: &str| Properties::new().reason_string(text);
+    for (first, second, sent) in [
+        (
+            (Reason::SUCCESS, said("x")),
+            (Reason::QUOTA_EXCEEDED, said("y")),
+            &b"\x40\x08\0\x01\x97\x04\x1F\0\x01y"[..],
+        ),
+        (
+            (Reason::QUOTA_EXCEEDED, said("x")),
+            (Reason::SUCCESS, said("y")),
+            b"\x40\x08\0\x01\x97\x04\x1F\0\x01x",
+        ),
+        (
+            (Reason::SUCCESS, Properties::new()),
+            (Reason::SUCCESS, said("y")),
+            b"\x40\x08\0\x01\0\x04\x1F\0\x01y",
+        ),
+    ] {
+        play_online(&v5(), |scene| {
+            scene.hold = true;
+            scene.takers = 2;
+            scene.receive(b"\x32\x07\0\x01t\0\x01\0a");
+            let got = scene.gets("t", b"a");
+            scene.answer_with(&got, first.0, &first.1);
+            scene.sends_nothing();
+            scene.answer_with(&got, second.0, &second.1);
+            scene.sends(&[sent]);
+        });
+    }
+}
+
 #[test]
 fn a_refusal_by_hand_without_a_link_lets_the_message_come_again() {
     play_online(&v5(), |scene| {
@@ -285,6 +364,22 @@ fn a_qos_1_repeat_on_the_same_connection_is_a_message_of_its_own() {
     });
 }
 
+#[test]
+fn after_puback_the_id_is_new_whatever_dup_says() {
+    // [MQTT-4.3.2-5]
+    play_online(&v5(), |scene| {
+        scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x3A\x07\0\x01t\0\x01\0b");
+        scene.gets("t", b"a");
+        scene.gets("t", b"b");
+        scene.sends(&[b"\x40\x02\0\x01", b"\x40\x02\0\x01"]);
+        // The broker may not have got the last one.
+        scene.reconnect_present();
+        scene.receive(b"\x3A\x07\0\x01t\0\x01\0b");
+        scene.gets("t", b"b");
+        scene.sends(&[b"\x40\x02\0\x01"]);
+    });
+}
+
 // Topic aliases.
 
 #[test]
@@ -307,6 +402,56 @@ fn topic_aliases_are_resolved_defined_anew_and_forgotten() {
         scene.reconnect_present();
         let error = scene.refuses(b"\x30\x07\0\0\x03\x23\0\x10\x36");
         assert_eq!(violation(&error).1, Reason::PROTOCOL_ERROR);
+    });
+}
+
+#[test]
+fn every_alias_up_to_our_maximum_is_accepted() {
+    // [MQTT-3.3.2-10]
+    for maximum in [1, 16, 300] {
+        let config = Config {
+            topic_alias_maximum: maximum,
+            ..v5()
+        };
+        play_online(&config, |scene| {
+            // From the highest to the lowest.
+            for alias in (1..=maximum).rev() {
+                let [high, low] = alias.to_be_bytes();
+                let topic = format!("{alias:03}");
+                let head = [0x30, 9, 0, 3];
+                scene.receive(&[&head, topic.as_bytes(), &[3, 0x23, high, low]].concat());
+            }
+            for alias in 1..=maximum {
+                let [high, low] = alias.to_be_bytes();
+                scene.receive(&[0x30, 6, 0, 0, 3, 0x23, high, low]);
+            }
+            let topics: Vec<_> = scene.got.iter().map(|got| got.message.topic()).collect();
+            let (defined, used) = topics.split_at(maximum.into());
+            assert!(defined.iter().rev().eq(used));
+            scene.got.clear();
+            let [high, low] = (maximum + 1).to_be_bytes();
+            let error = scene.refuses(&[0x30, 7, 0, 1, b't', 3, 0x23, high, low]);
+            assert_eq!(violation(&error).1, Reason::TOPIC_ALIAS_INVALID);
+        });
+    }
+}
+
+#[test]
+fn the_exchange_of_a_message_that_has_expired_goes_on() {
+    // [MQTT-4.3.3-13]: Message Expiry Interval 1
+    play_online(&v5(), |scene| {
+        deliver_by_hand(scene, b"\x34\x0C\0\x01t\0\x05\x05\x02\0\0\0\x01a");
+        let got = scene.gets("t", b"a");
+        scene.wait(10);
+        scene.sends_nothing();
+        scene.take(&got);
+        scene.sends(&[b"\x50\x02\0\x05"]);
+        scene.wait(10);
+        // It is still one message.
+        scene.receive(b"\x3C\x0C\0\x01t\0\x05\x05\x02\0\0\0\x01a");
+        scene.gets_nothing();
+        scene.receive(b"\x62\x02\0\x05");
+        scene.sends(&[b"\x50\x02\0\x05", b"\x70\x02\0\x05"]);
     });
 }
 

@@ -40,6 +40,30 @@ fn qos_2_ends_with_pubcomp_not_with_pubrec() {
 }
 
 #[test]
+fn pubrels_leave_in_the_order_of_their_pubrecs() {
+    // [MQTT-4.6.0-4], [MQTT-4.3.3-4], [MQTT-2.2.1-5]
+    for (config, separate) in [(v5(), false), (v5(), true), (v3(), false), (v3(), true)] {
+        play_online(&config, |scene| {
+            for payload in [b"a", b"b", b"c", b"d"] {
+                scene.publish(Qos::ExactlyOnce, payload, Wait::None);
+            }
+            scene.wire.clear();
+            let order = [3, 1, 4, 2];
+            let pubrecs = order.map(|id| [0x50, 2, 0, id]);
+            if separate {
+                for pubrec in &pubrecs {
+                    scene.receive(pubrec);
+                }
+            } else {
+                scene.receive(&pubrecs.concat());
+            }
+            let pubrels = order.map(|id| [0x62, 2, 0, id]);
+            scene.sends(&[&pubrels.concat()]);
+        });
+    }
+}
+
+#[test]
 fn sent_ends_when_the_message_is_flushed_not_when_it_is_written() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
         play_online(&v5(), |scene| {
@@ -442,6 +466,103 @@ fn packet_ids_are_not_reused_at_once_and_skip_those_in_use() {
         scene.receive(PUBACK_1);
         scene.is_acknowledged(stuck, Reason::SUCCESS);
     });
+}
+
+#[test]
+fn no_id_that_waits_for_an_answer_is_used_in_two_hundred_thousand_publishes() {
+    // [MQTT-2.2.1-3]. Three times through all ids, while a message, the second half of an exchange and a
+    // request wait, and across reconnects, each of which sends them again.
+    let mut scene = Scene::new(v3(), Feed::Whole);
+    scene.open();
+    let stuck = scene.publish(Qos::AtLeastOnce, b"s", Wait::Ack);
+    let released = scene.publish(Qos::ExactlyOnce, b"r", Wait::Ack);
+    scene.receive(b"\x50\x02\0\x02");
+    let request = scene.subscribe(&["f"], Qos::AtMostOnce, Wait::Ack);
+    let mut asked = [0, 3];
+    for nth in 0..200_000 {
+        if nth % 50_000 == 49_999 {
+            scene.reconnect_present();
+            let wire = std::mem::take(&mut scene.wire);
+            assert_eq!(wire.len(), 20, "{}", Hex(&wire));
+            let subscribe = &wire[4..12];
+            assert!(
+                wire.starts_with(b"\x62\x02\0\x02\x82\x06"),
+                "{}",
+                Hex(&wire)
+            );
+            assert!(wire.ends_with(b"\x3A\x06\0\x01t\0\x01s"), "{}", Hex(&wire));
+            asked = [subscribe[2], subscribe[3]];
+        }
+        scene.wire.clear();
+        scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+        let id = [scene.wire[5], scene.wire[6]];
+        let free = ![[0, 0], [0, 1], [0, 2], asked].contains(&id);
+        assert!(free, "{id:?} is in use at publish {nth}");
+        scene.receive(&[0x40, 2, id[0], id[1]]);
+    }
+    for wait in [stuck, released, request] {
+        scene.goes_on(wait);
+    }
+    scene.receive(PUBACK_1);
+    scene.receive(b"\x70\x02\0\x02");
+    scene.receive(&[0x90, 3, asked[0], asked[1], 0]);
+    scene.is_acknowledged(stuck, Reason::SUCCESS);
+    scene.is_acknowledged(released, Reason::SUCCESS);
+    assert!(scene.outcome(request).is_ok());
+    scene.rest();
+}
+
+// Links that are lost again and again.
+
+#[test]
+fn a_full_window_goes_on_after_a_reconnect() {
+    let config = Config { window: 3, ..v3() };
+    play_online(&config, |scene| {
+        let tokens: Vec<_> = [b"a", b"b", b"c", b"d", b"e"]
+            .map(|payload| scene.publish(Qos::AtLeastOnce, payload, Wait::Ack))
+            .into();
+        assert_eq!(scene.protocol.credit(), 0);
+        scene.wire.clear();
+        for _ in 0..2 {
+            scene.reconnect_present();
+            scene.sends(&[
+                b"\x3A\x06\0\x01t\0\x01a",
+                b"\x3A\x06\0\x01t\0\x02b",
+                b"\x3A\x06\0\x01t\0\x03c",
+            ]);
+        }
+        scene.receive(b"\x40\x02\0\x01\x40\x02\0\x02\x40\x02\0\x03");
+        scene.sends(&[b"\x32\x06\0\x01t\0\x04d", b"\x32\x06\0\x01t\0\x05e"]);
+        scene.receive(b"\x40\x02\0\x04\x40\x02\0\x05");
+        for token in tokens {
+            scene.is_acknowledged(token, Reason::SUCCESS);
+        }
+    });
+}
+
+#[test]
+fn a_released_message_is_not_published_again_though_its_pubrel_never_leaves() {
+    // [MQTT-4.3.3-6]. Mosquitto 2.0.11 does so as a sender, when a link ends before it has repeated its
+    // PUBREL.
+    for takes in [usize::MAX, 0] {
+        play_online(&v5(), |scene| {
+            let token = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+            scene.takes = takes;
+            scene.receive(b"\x50\x02\0\x01");
+            for _ in 0..3 {
+                scene.cut();
+                scene.connect();
+                scene.wire.clear();
+                scene.takes = 0;
+                scene.receive(PRESENT_5);
+                scene.sends_nothing();
+            }
+            scene.reconnect_present();
+            scene.sends(&[b"\x62\x02\0\x01"]);
+            scene.receive(b"\x70\x02\0\x01");
+            scene.is_acknowledged(token, Reason::SUCCESS);
+        });
+    }
 }
 
 // Expiry.

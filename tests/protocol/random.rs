@@ -353,7 +353,7 @@ impl World {
         let message = Message::new("t", payload).qos(qos);
         let (with, token) = self.scene.begin_for(wait);
         let place = match self.scene.protocol.publish(message, with) {
-            Ok(Accepted::Yes) => None,
+            Ok(Accepted::Yes | Accepted::Dropped) => None,
             Ok(Accepted::Parked(place)) => Some(place),
             Err((_, error)) => {
                 assert!(

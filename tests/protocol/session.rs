@@ -1,5 +1,7 @@
 //! Sessions: Fresh, Resume and None on each version, and what CONNACK says about them.
 
+use std::time::Duration;
+
 use coracle::protocol::SessionMode;
 use coracle::{ErrorKind, Qos, Sent, Wait};
 
@@ -388,4 +390,222 @@ fn without_a_connection_there_are_no_limits_and_no_credit() {
         assert!(scene.protocol.limits().is_none());
         assert_eq!(scene.protocol.credit(), 0);
     });
+}
+
+#[test]
+fn nothing_of_a_clean_session_is_used_again() {
+    // [MQTT-3.1.2-4], [MQTT-3.1.2-6 of 3.1.1]
+    for version in [Version::V5_0, Version::V3_1_1, Version::V3_1] {
+        let (connack, publish, again): (_, &[u8], &[u8]) = if version == Version::V5_0 {
+            (
+                CONNACK_5,
+                b"\x34\x07\0\x01t\0\x05\0m",
+                b"\x32\x07\0\x01t\0\x04\0b",
+            )
+        } else {
+            (
+                CONNACK,
+                b"\x34\x06\0\x01t\0\x05m",
+                b"\x32\x06\0\x01t\0\x04b",
+            )
+        };
+        play(&with(version, SessionMode::None), |scene| {
+            scene.open_with(connack);
+            let released = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+            scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
+            let sent = scene.publish(Qos::ExactlyOnce, b"c", Wait::Ack);
+            scene.receive(b"\x50\x02\0\x01");
+            scene.receive(publish);
+            scene.gets("t", b"m");
+            scene.cut();
+            scene.wire.clear();
+            scene.connect();
+            assert_eq!(flags(scene), CLEAN);
+            scene.wire.clear();
+            scene.receive(connack);
+            // Neither PUBREL nor DUP, and a new identifier for what goes on as a new message.
+            scene.sends(&[again]);
+            for (token, received) in [(released, true), (sent, false)] {
+                assert!(matches!(
+                    scene.fails(token).kind(),
+                    ErrorKind::SessionLost { received: is } if *is == received
+                ));
+            }
+            // What the broker's identifier stood for is forgotten, too.
+            scene.receive(publish);
+            scene.gets("t", b"m");
+            scene.sends(&[b"\x50\x02\0\x05"]);
+        });
+    }
+}
+
+#[test]
+fn what_belongs_to_the_session_lasts_as_long_as_its_connection() {
+    // [MQTT-4.1.0-1], [MQTT-4.1.0-2 of 3.1.1], [MQTT-3.1.2-4 of 3.1.1], [MQTT-3.1.2-23]: the Session Expiry
+    // Interval counts from the end of the connection.
+    for version in [Version::V5_0, Version::V3_1_1] {
+        let is_5 = version == Version::V5_0;
+        let config = Config {
+            session_expiry: Duration::from_secs(1),
+            ..config(version)
+        };
+        play_online(&config, |scene| {
+            let one = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+            let two = scene.publish(Qos::ExactlyOnce, b"b", Wait::Ack);
+            let three = scene.publish(Qos::ExactlyOnce, b"c", Wait::Ack);
+            scene.receive(b"\x50\x02\0\x03");
+            let (publish, repeat): (&[u8], &[u8]) = if is_5 {
+                (b"\x34\x07\0\x01t\0\x05\0m", b"\x3C\x07\0\x01t\0\x05\0m")
+            } else {
+                (b"\x34\x06\0\x01t\0\x05m", b"\x3C\x06\0\x01t\0\x05m")
+            };
+            scene.receive(publish);
+            scene.gets("t", b"m");
+            // A day in which nothing but pings happens.
+            for _ in 0..24 * 60 {
+                scene.wait(60);
+                scene.receive(PINGRESP);
+            }
+            scene.wire.clear();
+            scene.receive(repeat);
+            scene.gets_nothing();
+            scene.sends(&[b"\x50\x02\0\x05"]);
+            scene.reconnect_present();
+            scene.sends(if is_5 {
+                &[
+                    b"\x62\x02\0\x03",
+                    b"\x3A\x07\0\x01t\0\x01\0a",
+                    b"\x3C\x07\0\x01t\0\x02\0b",
+                ]
+            } else {
+                &[
+                    b"\x62\x02\0\x03",
+                    b"\x3A\x06\0\x01t\0\x01a",
+                    b"\x3C\x06\0\x01t\0\x02b",
+                ]
+            });
+            scene.receive(repeat);
+            scene.gets_nothing();
+            for token in [one, two, three] {
+                scene.goes_on(token);
+            }
+        });
+    }
+}
+
+// The eight combinations of what CONNECT asks for, what CONNACK says, and what this side holds.
+
+/// What follows CONNACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follows {
+    /// The connection is open, and nothing is to be sent.
+    Nothing,
+    /// QoS 1 is sent anew, QoS 2 has ended, a message that comes again is new.
+    Anew,
+    /// Both are sent again, a message that comes again is none.
+    Again,
+    /// The session of somebody else is not gone on with: it is left.
+    Leaves,
+    /// The broker may not say so.
+    Violation,
+}
+
+#[test]
+fn what_follows_connack_is_right_for_every_clean_start_session_present_and_local_state() {
+    // [MQTT-3.2.2-2] to [MQTT-3.2.2-5] of 5.0, [MQTT-3.2.2-1] to [MQTT-3.2.2-3] of 3.1.1
+    let table = [
+        (SessionMode::None, false, false, Follows::Nothing),
+        (SessionMode::None, false, true, Follows::Violation),
+        (SessionMode::None, true, false, Follows::Anew),
+        (SessionMode::None, true, true, Follows::Violation),
+        (SessionMode::Fresh, false, false, Follows::Nothing),
+        (SessionMode::Fresh, false, true, Follows::Leaves),
+        (SessionMode::Fresh, true, false, Follows::Anew),
+        (SessionMode::Fresh, true, true, Follows::Again),
+    ];
+    for version in [Version::V3_1_1, Version::V5_0] {
+        for (session, holds, present, follows) in table {
+            println!("{version}, {session:?}, holds {holds}, present {present}: {follows:?}");
+            play(&with(version, session), |scene| {
+                follow(scene, holds, present, follows);
+            });
+        }
+    }
+}
+
+/// A packet of 5.0, or of 3.1.1: there it has no properties, whose length is 0 at this place.
+fn of(version: Version, packet: &[u8], place: usize) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if version == Version::V3_1_1 {
+        packet.remove(place);
+        packet[1] -= 1;
+    }
+    packet
+}
+
+fn follow(scene: &mut Scene, holds: bool, present: bool, follows: Follows) {
+    let Config {
+        version, session, ..
+    } = *scene.protocol.config();
+    let publish = |packet: &[u8]| of(version, packet, 7);
+    let mut waits = None;
+    if holds {
+        scene.open();
+        waits = Some((
+            scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack),
+            scene.publish(Qos::ExactlyOnce, b"b", Wait::Ack),
+        ));
+        scene.receive(&publish(b"\x34\x07\0\x01t\0\x05\0c"));
+        scene.gets("t", b"c");
+        scene.cut();
+        scene.wire.clear();
+    }
+    scene.connect();
+    let clean = if session == SessionMode::None {
+        CLEAN
+    } else {
+        KEEP
+    };
+    assert_eq!(flags(scene), clean);
+    scene.wire.clear();
+    let connack = of(version, &[0x20, 3, u8::from(present), 0, 0], 4);
+    if follows == Follows::Violation {
+        let error = scene.refuses(&connack);
+        assert_eq!(violation(&error).1, Reason::PROTOCOL_ERROR);
+        assert!(!scene.protocol.is_online());
+        return;
+    }
+    scene.receive(&connack);
+    assert_eq!(scene.protocol.is_online(), follows != Follows::Leaves);
+    match follows {
+        Follows::Nothing => scene.sends_nothing(),
+        Follows::Leaves => {
+            let ends_it: &[u8] = match version {
+                Version::V5_0 => b"\xE0\x07\0\x05\x11\0\0\0\0",
+                _ => DISCONNECT,
+            };
+            scene.sends(&[ends_it]);
+            assert!(matches!(scene.effects.back(), Some(Effect::Again)));
+        }
+        Follows::Anew => {
+            scene.sends(&[&publish(b"\x32\x07\0\x01t\0\x03\0a")]);
+            let (_, two) = waits.expect("it holds messages");
+            let error = scene.fails(two);
+            assert_eq!(error.sent(), Sent::Maybe);
+            scene.receive(&publish(b"\x34\x07\0\x01t\0\x05\0d"));
+            scene.gets("t", b"d");
+        }
+        Follows::Again => {
+            scene.sends(&[
+                &publish(b"\x3A\x07\0\x01t\0\x01\0a"),
+                &publish(b"\x3C\x07\0\x01t\0\x02\0b"),
+            ]);
+            let (one, two) = waits.expect("it holds messages");
+            scene.goes_on(one);
+            scene.goes_on(two);
+            scene.receive(&publish(b"\x3C\x07\0\x01t\0\x05\0c"));
+            scene.gets_nothing();
+        }
+        Follows::Violation => unreachable!("returned above"),
+    }
 }

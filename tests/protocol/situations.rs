@@ -347,6 +347,39 @@ fn situation_03_session_present_replays_pubrels_then_publishes_with_dup() {
 }
 
 #[test]
+fn situation_03_before_5_0_everything_is_sent_again_in_its_order() {
+    // 3.1.1: [MQTT-4.4.0-1], [MQTT-4.6.0-1], [MQTT-4.6.0-4], [MQTT-3.3.1-1], [MQTT-2.3.1-3], [MQTT-4.3.3-1]
+    for version in [Version::V3_1, Version::V3_1_1] {
+        play_online(&config(version), |scene| {
+            scene.publish(Qos::ExactlyOnce, b"a", Wait::None);
+            scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
+            scene.publish(Qos::ExactlyOnce, b"c", Wait::None);
+            scene.publish(Qos::ExactlyOnce, b"d", Wait::None);
+            scene.wire.clear();
+            scene.receive(b"\x50\x02\0\x04\x50\x02\0\x01");
+            scene.sends(&[b"\x62\x02\0\x04", b"\x62\x02\0\x01"]);
+            for _ in 0..3 {
+                scene.reconnect_present();
+                scene.sends(&[
+                    b"\x62\x02\0\x04",
+                    b"\x62\x02\0\x01",
+                    b"\x3A\x06\0\x01t\0\x02b",
+                    b"\x3C\x06\0\x01t\0\x03c",
+                ]);
+            }
+            // Each identifier is in use until its last answer.
+            scene.publish(Qos::AtLeastOnce, b"e", Wait::None);
+            scene.sends(&[b"\x32\x06\0\x01t\0\x05e"]);
+            scene.receive(b"\x70\x02\0\x04\x70\x02\0\x01\x40\x02\0\x02");
+            scene.receive(b"\x50\x02\0\x03\x70\x02\0\x03\x40\x02\0\x05");
+            assert!(scene.protocol.is_drained());
+            assert_eq!(scene.protocol.identifiers(), 0);
+            scene.no_effect();
+        });
+    }
+}
+
+#[test]
 fn situation_03_dup_is_set_when_one_byte_had_reached_the_transport() {
     // [MQTT-3.3.1-1], [MQTT-3.3.1-3]
     play_online(&v3(), |scene| {
@@ -912,6 +945,33 @@ fn situation_09_pubacks_and_pubrecs_leave_in_arrival_order_in_two_queues() {
 }
 
 #[test]
+fn situation_09_before_5_0_the_order_is_the_same() {
+    // 3.1.1: [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-3.3.4-1], [MQTT-2.3.1-6]
+    for version in [Version::V3_1, Version::V3_1_1] {
+        play_online(&config(version), |scene| {
+            scene.hold = true;
+            scene.receive(b"\x32\x06\0\x01t\0\x09a\x34\x06\0\x01t\0\x08b\x30\x04\0\x01tz");
+            scene.receive(b"\x32\x06\0\x01t\0\x07c\x34\x06\0\x01t\0\x06d");
+            let a = scene.gets("t", b"a");
+            let b = scene.gets("t", b"b");
+            let z = scene.gets("t", b"z");
+            assert!(z.receipt.is_none(), "QoS 0 has no answer");
+            let c = scene.gets("t", b"c");
+            let d = scene.gets("t", b"d");
+            scene.take(&d);
+            scene.take(&c);
+            scene.sends_nothing();
+            scene.take(&b);
+            scene.sends(&[b"\x50\x02\0\x08", b"\x50\x02\0\x06"]);
+            scene.take(&a);
+            scene.sends(&[b"\x40\x02\0\x09", b"\x40\x02\0\x07"]);
+            scene.receive(b"\x62\x02\0\x06\x62\x02\0\x08");
+            scene.sends(&[b"\x70\x02\0\x06", b"\x70\x02\0\x08"]);
+        });
+    }
+}
+
+#[test]
 fn situation_09_nothing_else_waits_for_them() {
     play_online(&v5(), |scene| {
         scene.hold = true;
@@ -936,6 +996,12 @@ fn situation_09_a_message_that_matches_nobody_counts_as_taken() {
         scene.hold = true;
         scene.takers = 0;
         scene.receive(b"\x32\x07\0\x01t\0\x01\0a\x34\x07\0\x01t\0\x02\0b");
+        scene.sends(&[b"\x40\x02\0\x01", b"\x50\x02\0\x02"]);
+    });
+    play_online(&v3(), |scene| {
+        scene.hold = true;
+        scene.takers = 0;
+        scene.receive(b"\x32\x06\0\x01t\0\x01a\x34\x06\0\x01t\0\x02b");
         scene.sends(&[b"\x40\x02\0\x01", b"\x50\x02\0\x02"]);
     });
 }
@@ -1419,6 +1485,10 @@ fn situation_15_v5_says_disconnect_with_the_reason() {
         // packets that only clients send
         (PINGREQ, 0x82, "MQTT5 2.1.2"),
         (b"\x82\x07\0\x01\0\0\x01a\0", 0x82, "MQTT5 2.1.2"),
+        // CONNECT of an unknown protocol, and one of 3.1.1 with an empty client id: what a server would answer
+        // to them (0x84, 0x85) stands in no DISCONNECT
+        (b"\x10\x07\0\x04QUIC\x09", 0x82, "MQTT5 2.1.2"),
+        (b"\x10\x0C\0\x04MQTT\x04\0\0\0\0\0", 0x82, "MQTT5 2.1.2"),
         // a topic alias above our maximum of 16, and one of 0
         (b"\x30\x08\0\x01t\x03\x23\0\x11a", 0x94, "MQTT-3.1.2-26"),
         (b"\x30\x08\0\x01t\x03\x23\0\0a", 0x94, "MQTT-3.3.2-8"),

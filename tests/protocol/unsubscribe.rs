@@ -32,6 +32,37 @@ fn unsubscribe_ends_with_unsuback_and_its_reasons() {
     });
 }
 
+// [MQTT-3.10.3-1]; MQTT 5, section 3.10.2.1: user properties, and nothing else.
+#[test]
+fn user_properties_go_with_each_packet_of_a_call() {
+    let properties = Properties::new().user_property("k", "v");
+    play_online(&v5(), |scene| {
+        let (wait, token) = scene.begin_for(Wait::Ack);
+        let filters: Vec<Rc<str>> = (0..9).map(|_| Rc::from("a")).collect();
+        let protocol = &mut scene.protocol;
+        protocol.unsubscribe(&filters, properties.clone(), wait);
+        scene.turn();
+        let mut first = b"\xA2\x22\0\x01\x07\x26\0\x01k\0\x01v".to_vec();
+        first.extend(b"\0\x01a".repeat(8));
+        scene.sends(&[&first, b"\xA2\x0D\0\x02\x07\x26\0\x01k\0\x01v\0\x01a"]);
+        // Asked again on the next connection, they go with it again.
+        scene.cut();
+        scene.open_with(PRESENT_5);
+        scene.sends(&[
+            &[&b"\xA2\x22\0\x03"[..], &first[4..]].concat(),
+            b"\xA2\x0D\0\x04\x07\x26\0\x01k\0\x01v\0\x01a",
+        ]);
+        scene.receive(b"\xB0\x0B\0\x03\0\0\0\0\0\0\0\0\0\xB0\x04\0\x04\0\x11");
+        assert_eq!(reasons(scene, token).len(), 9);
+    });
+    play_online(&v3(), |scene| {
+        let protocol = &mut scene.protocol;
+        protocol.unsubscribe(&[Rc::from("a")], properties.clone(), None);
+        scene.turn();
+        scene.sends(&[b"\xA2\x05\0\x01\0\x01a"]);
+    });
+}
+
 #[test]
 fn a_refusal_is_an_error_that_names_the_filter() {
     play_online(&v5(), |scene| {

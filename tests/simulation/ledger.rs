@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coracle::{Error, Qos, Reason, Wait};
+use coracle::{Error, ErrorKind, Qos, Reason, Wait};
 
 /// A payload begins with its number between two of these, so that it is found in a torn packet too.
 const FENCE: u8 = b'#';
@@ -72,6 +72,15 @@ pub(crate) struct Mine {
 }
 
 impl Mine {
+    /// Whether somebody waited, and gave up while the message was still to be sent.
+    pub(crate) fn waits_no_more(&self) -> bool {
+        match &self.told {
+            Told::Dropped => true,
+            Told::Done(Err(error)) => matches!(error.kind(), ErrorKind::TimedOut(_)),
+            Told::Done(Ok(_)) | Told::Waiting => false,
+        }
+    }
+
     /// Whether its call ended with an error.
     pub(crate) fn failure(&self) -> Option<&Error> {
         match &self.told {

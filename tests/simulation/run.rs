@@ -13,7 +13,7 @@ use std::time::Duration;
 use coracle::testkit::{Attempt, Cut, Network, Peer, World};
 use coracle::{
     Acknowledge, Client, ErrorKind, Event, Events, Filters, Message, Options, Properties, Qos,
-    Reason, Sent, Session, Subscription, Version, Wait,
+    Reason, Sent, Session, Subscription, Version, Wait, WhenFull,
 };
 use fastrand::Rng;
 use futures_lite::Stream;
@@ -34,6 +34,7 @@ const TOPICS: [&str; 3] = ["t/a", "t/b/c", "telemetry/hall/temperature"];
 const FILTERS: [&str; 5] = ["w/0", "w/1", "w/2", "w/+", "w/#"];
 const QOS: [Qos; 3] = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce];
 const WAITS: [Wait; 3] = [Wait::None, Wait::Sent, Wait::Ack];
+const POLICIES: [WhenFull; 3] = [WhenFull::Fail, WhenFull::DropOldest, WhenFull::DropNewest];
 
 /// A subscription that comes and goes.
 struct Handle {
@@ -126,6 +127,8 @@ pub(crate) struct Run {
     waits: Vec<(Option<u32>, Task<()>)>,
     next: u32,
     queue_bytes: usize,
+    when_full: WhenFull,
+    when_full_qos0: WhenFull,
     republish: bool,
     keep_qos0: bool,
     keep_alive: bool,
@@ -155,6 +158,10 @@ impl Run {
         let republish = random.u8(..6) == 0;
         let keep_qos0 = random.u8(..4) > 0;
         let keep_alive = [0, 5, 30, 60][random.usize(..4)];
+        // Of another source, so that a seed of before plays as before unless something is dropped.
+        let mut dice = Rng::with_seed(!seed);
+        let when_full = POLICIES[dice.usize(..POLICIES.len())];
+        let when_full_qos0 = POLICIES[dice.usize(..POLICIES.len())];
         let session = match random.u8(..8) {
             0 => Session::None,
             1 => Session::Resume,
@@ -170,6 +177,8 @@ impl Run {
             .window(window)
             .receive_maximum(random.u16(1..12))
             .queue_bytes(queue_bytes)
+            .when_full(when_full)
+            .when_full_qos0(when_full_qos0)
             .stream_bytes([300, 1 << 20][random.usize(..2)])
             .keep_qos0_offline(keep_qos0)
             .republish_after_session_loss(republish)
@@ -205,6 +214,8 @@ impl Run {
             waits: Vec::new(),
             next: 0,
             queue_bytes,
+            when_full,
+            when_full_qos0,
             republish,
             keep_qos0,
             keep_alive: keep_alive > 0,
@@ -778,7 +789,22 @@ impl Run {
                 }
                 (Err(error), wait, qos) => {
                     let fits = match error.kind() {
-                        ErrorKind::QueueFull => wait == Wait::None && !mine.had_room,
+                        ErrorKind::QueueFull => {
+                            wait == Wait::None
+                                && !mine.had_room
+                                && self.policy(qos) == WhenFull::Fail
+                        }
+                        ErrorKind::Dropped(policy) => {
+                            wait != Wait::None
+                                && error.sent() == Sent::No
+                                && match policy {
+                                    WhenFull::DropNewest => {
+                                        !mine.had_room && self.policy(qos) != WhenFull::Fail
+                                    }
+                                    WhenFull::DropOldest => self.policy(qos) == *policy,
+                                    _ => false,
+                                }
+                        }
                         ErrorKind::LinkLost => match qos {
                             Qos::AtMostOnce => wait != Wait::None || !self.keep_qos0,
                             // The broker may have closed over it again and again.
@@ -883,6 +909,7 @@ impl Run {
 
     fn judge_mine(&self) {
         let ledger = self.ledger.borrow();
+        let mut dropped = 0;
         assert!(ledger.first_zero.is_sorted(), "{:?}", ledger.first_zero);
         // A refusal that the client never saw is followed by a replay, which then comes late.
         let in_order = ledger
@@ -892,7 +919,17 @@ impl Run {
         assert!(in_order.is_sorted(), "{:?}", ledger.first);
         for (number, mine) in &ledger.mine {
             assert!(!matches!(mine.told, Told::Waiting), "{number} waits");
-            let excused = self.excused(&ledger, mine);
+            let mut excused = self.excused(&ledger, mine);
+            // Dropped by the policy: nobody is told if nobody waits, but it is counted.
+            if !excused
+                && mine.taken == 0
+                && !mine.left
+                && self.policy(mine.qos) != WhenFull::Fail
+                && (mine.wait == Wait::None || mine.waits_no_more())
+            {
+                excused = true;
+                dropped += u64::from(mine.qos != Qos::AtMostOnce);
+            }
             let lost = mine.taken == 0 && !excused;
             match mine.qos {
                 Qos::AtMostOnce => assert!(mine.taken <= 1, "{number} came twice: {mine:?}"),
@@ -912,7 +949,19 @@ impl Run {
                 );
             }
         }
+        let statistics = self.client.as_ref().expect("until it leaves").statistics();
+        let counted = statistics.dropped_oldest + statistics.dropped_newest;
+        assert!(dropped <= counted, "{dropped} are missing: {statistics:?}");
+        let drops = |qos| self.policy(qos) != WhenFull::Fail;
+        assert!(counted == 0 || drops(Qos::AtMostOnce) || drops(Qos::AtLeastOnce));
         self.judge_unsent();
+    }
+
+    fn policy(&self, qos: Qos) -> WhenFull {
+        match qos {
+            Qos::AtMostOnce => self.when_full_qos0,
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.when_full,
+        }
     }
 
     fn judge_unsent(&self) {

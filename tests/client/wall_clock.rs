@@ -1,0 +1,161 @@
+//! The wall clock may jump: whoever sets it, and wherever to. All waiting goes by the monotonic clock, so
+//! nothing changes but the dates that an authenticator puts into its tokens.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use coracle::testkit::{FakeClock, World};
+use coracle::{
+    AuthFuture, AuthStep, Authenticator, Client, Clock, Exchange, LocalBoxFuture, Message,
+    Occasion, Qos, Version, Wait,
+};
+
+use crate::{SECOND, Setup, options, poll};
+
+/// 2026-01-01T00:00:00Z.
+const TODAY: Duration = Duration::from_secs(1_767_225_600);
+
+/// A clock whose wall clock says what the test wants.
+#[derive(Debug, Clone)]
+struct Jumping {
+    monotonic: FakeClock,
+    wall: Rc<Cell<Duration>>,
+    /// How often anyone looked at the wall clock.
+    looks: Rc<Cell<usize>>,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> Instant {
+        self.monotonic.now()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()> {
+        self.monotonic.sleep_until(deadline)
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.looks.set(self.looks.get() + 1);
+        self.wall.get()
+    }
+}
+
+/// What leaves in ten minutes with everything that has a deadline in them, second by second; the wall clock
+/// goes by `wall`.
+fn ten_minutes(version: Version, wall: impl Fn(u64) -> Duration) -> Vec<(u64, Vec<u8>)> {
+    let world = World::with_peers();
+    let clock = Jumping {
+        monotonic: world.clock(),
+        wall: Rc::new(Cell::new(wall(0))),
+        looks: Rc::default(),
+    };
+    let options = options(&world).version(version).clock(clock.clone());
+    let setup = Setup::start(world.clone(), options);
+    let mut log = Vec::new();
+    let mut seen = 0;
+    let mut peer = None;
+    let mut ends = Vec::new();
+    for second in 1..=600 {
+        // Expiry, the timeout of a wait, the delay between attempts, CONNACK, keep-alive, PINGRESP.
+        if second % 50 == 1 {
+            ends.push((second, publish(&setup.client, second)));
+        }
+        if world.network().attempts() > seen {
+            seen = world.network().attempts();
+            let mut next = world.peer();
+            log.push((second, next.received()));
+            // Every third gets no CONNACK.
+            match version {
+                _ if seen.is_multiple_of(3) => {}
+                Version::V5_0 => next.send(crate::CONNACK),
+                _ => next.send(crate::CONNACK_3),
+            }
+            peer = Some(next);
+        }
+        if let Some(peer) = &mut peer {
+            log.push((second, peer.received()));
+        }
+        ends.retain_mut(|(number, wait)| match poll(wait) {
+            Some(outcome) => {
+                log.push((second, format!("{number} {outcome:?}").into_bytes()));
+                false
+            }
+            None => true,
+        });
+        clock.wall.set(wall(second));
+        world.advance(SECOND);
+    }
+    assert_eq!(
+        clock.looks.get(),
+        0,
+        "without an authenticator nobody looks"
+    );
+    log
+}
+
+fn publish(client: &Client, second: u64) -> coracle::PublishingMessage {
+    let message = Message::new("t", second.to_string())
+        .qos(Qos::AtLeastOnce)
+        .expiry(Duration::from_secs(second % 100));
+    client.publish_message(message, Wait::Ack)
+}
+
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing() {
+    for version in [Version::V3_1, Version::V3_1_1, Version::V5_0] {
+        let steady = ten_minutes(version, |second| TODAY + Duration::from_secs(second));
+        assert!(steady.iter().any(|(_, bytes)| bytes == b"\xc0\x00"));
+        let day = Duration::from_secs(86_400);
+        let back = |second: u64| TODAY - day * u32::try_from(second % 7).expect("small");
+        let ahead = |second: u64| TODAY + day * u32::try_from(second * 50 % 3001).expect("small");
+        assert_eq!(steady, ten_minutes(version, back), "back, on {version}");
+        assert_eq!(steady, ten_minutes(version, ahead), "ahead, on {version}");
+        let unset = |second: u64| [Duration::ZERO, Duration::MAX][usize::from(second > 300)];
+        assert_eq!(
+            steady,
+            ten_minutes(version, unset),
+            "never set, on {version}"
+        );
+    }
+}
+
+/// Notes the date at which it is asked for a token.
+struct Dated(Rc<RefCell<Vec<Duration>>>);
+struct Handed;
+
+impl Authenticator for Dated {
+    fn method(&self) -> &str {
+        "M"
+    }
+
+    fn start<'a>(
+        &'a self,
+        occasion: &'a Occasion,
+    ) -> AuthFuture<'a, (AuthStep, Box<dyn Exchange>)> {
+        self.0.borrow_mut().push(occasion.unix_time());
+        Box::pin(async { Ok((AuthStep::new(), Box::new(Handed) as Box<dyn Exchange>)) })
+    }
+}
+
+impl Exchange for Handed {}
+
+#[test]
+fn an_authenticator_sees_the_date_of_each_attempt() {
+    let world = World::with_peers();
+    let clock = Jumping {
+        monotonic: world.clock(),
+        wall: Rc::new(Cell::new(TODAY)),
+        looks: Rc::default(),
+    };
+    let times = Rc::new(RefCell::new(Vec::new()));
+    let asked = Rc::clone(&times);
+    let options = options(&world)
+        .clock(clock.clone())
+        .authenticator(Dated(asked));
+    let setup = Setup::start(world.clone(), options);
+    world.peer().close();
+    clock.wall.set(Duration::from_secs(5));
+    setup.until_attempt();
+    assert_eq!(*times.borrow(), [TODAY, Duration::from_secs(5)]);
+    assert_eq!(clock.looks.get(), 2);
+}
