@@ -163,6 +163,7 @@ impl Client {
                 let sink = sink.take().unwrap_or(Sink::Inline(None));
                 let key = state.router.insert(&wishes, sink);
                 state.handles += 1;
+                state.hand_on(key);
                 let token = self.begin(state, Doing::Subscribing, wait);
                 state.protocol.subscribe(protocol::Subscription {
                     owner: key,

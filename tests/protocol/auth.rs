@@ -77,6 +77,14 @@ fn play_open(renew_in: Option<Duration>, script: impl Fn(&mut Scene)) {
     });
 }
 
+/// As [`play_open`], without a store.
+fn play_open_unstored(script: impl Fn(&mut Scene)) {
+    play_unstored(&v5(), |scene| {
+        open(scene, None);
+        script(scene);
+    });
+}
+
 /// Calls for a re-authentication.
 #[track_caller]
 fn reauthenticate(scene: &mut Scene) -> Token {
@@ -864,7 +872,7 @@ fn a_user_property_that_makes_auth_too_large_is_left_out() {
 
 #[test]
 fn what_can_wait_does_while_the_server_authenticates_us_again() {
-    play_open(None, |scene| {
+    play_open_unstored(|scene| {
         scene.publish(Qos::AtLeastOnce, b"z", Wait::None);
         scene.sends(&[b"\x32\x07\0\x01t\0\x01\0z"]);
         let token = reauthenticate(scene);

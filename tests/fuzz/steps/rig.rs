@@ -394,6 +394,7 @@ impl Rig {
                 | Effect::Subscribed(..)
                 | Effect::Unrestored(_)
                 | Effect::Restored
+                | Effect::Disinherited
                 | Effect::Skipped(_)
                 | Effect::Reauthenticated
                 | Effect::NotRenewed(..)
