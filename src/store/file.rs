@@ -25,7 +25,7 @@ use super::{Batch, Record, Store, StoreError, StoreErrorKind};
 /// leaves room that is used again. Opening it and dropping the store shrink it when it is larger than 1 MiB and
 /// at least three quarters of it are empty. While it is created, a second file with `.new` behind its name stands beside it.
 ///
-/// **Memory.** About 64 KiB are kept in memory beside what the system caches.
+/// **Memory.** The database caches 64 KiB; with it and the thread a process grows by less than 512 KiB.
 ///
 /// One file serves one client: while it is open, nobody else can open it.
 ///
