@@ -229,11 +229,14 @@ impl Journal {
         let interval = Duration::from_secs(interval.into());
         let left = match dies {
             Death::At(second) if unix.as_secs() >= FIRST_DATE => {
-                Duration::from_secs(second).saturating_sub(unix)
+                Duration::from_secs(second).checked_sub(unix)
             }
-            Death::Never | Death::Unknown | Death::At(_) => interval,
+            Death::Never | Death::Unknown | Death::At(_) => Some(interval),
         };
-        Expiry::At(now + left.min(interval))
+        match left {
+            Some(left) => Expiry::At(now + left.min(interval)),
+            None => Expiry::At(now.checked_sub(Duration::from_nanos(1)).unwrap_or(now)),
+        }
     }
 
     // The session.
