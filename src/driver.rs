@@ -115,7 +115,7 @@ impl Driver {
             connector: options.opener(),
             reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.random()),
             routes,
-            fallback: Fallback::new(options.spoken()),
+            fallback: Fallback::new(options.spoken(), options.oldest()),
             alarm: Alarm::default(),
             home: None,
             left: None,

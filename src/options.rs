@@ -536,6 +536,15 @@ impl Options {
         }
     }
 
+    /// The oldest version that can express our CONNECT. 3.1 has client identifiers of 1 to 23 characters (MQTT
+    /// 3.1, section 3.1).
+    pub(crate) fn oldest(&self) -> Version {
+        match self.config.client_id.chars().count() {
+            1..=23 => Version::V3_1,
+            _ => Version::V3_1_1,
+        }
+    }
+
     /// The source of what is left to chance.
     pub(crate) fn random(&self) -> fastrand::Rng {
         self.seed
