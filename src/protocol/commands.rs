@@ -240,12 +240,12 @@ impl Protocol {
         self.session.opening.remember();
     }
 
-    /// Speaks another version from the next connection on, which starts clean: a session of one version
-    /// means nothing in another.
+    /// Speaks another version from the next connection on. If one has worked before, that starts clean: a
+    /// session of one version means nothing in another.
     pub fn set_version(&mut self, version: Version) {
         if version != self.config.version {
             self.config.version = version;
-            self.forget_session();
+            self.session.opening.version_changed(self.config.session);
         }
     }
 

@@ -159,8 +159,7 @@ impl Opening {
         self.assigned.as_deref().unwrap_or(&config.client_id)
     }
 
-    /// The next connection leads to a broker that does not share sessions with the last one, or speaks
-    /// another version.
+    /// The next connection leads to a broker that does not share sessions with the last one.
     pub(super) fn forget(&mut self, mode: SessionMode) {
         let held = (self.stored, self.assigned.take());
         // Once more without an answer between: what is left is what the broker before both has.
@@ -170,6 +169,20 @@ impl Opening {
             // Whatever is there is not the session to go on with.
             SessionMode::Resume => Stored::Leftover,
         };
+    }
+
+    /// The next connection speaks another version.
+    pub(super) fn version_changed(&mut self, mode: SessionMode) {
+        match self.stored {
+            // No version has worked: what an earlier process left is as it was, and it is not known in which.
+            Stored::Unknown => {}
+            Stored::Ended
+            | Stored::Leftover
+            | Stored::Wiped
+            | Stored::Begun
+            | Stored::Ours
+            | Stored::Doubtful => self.forget(mode),
+        }
     }
 
     /// The broker that was tried did not let us in: what the last one holds counts again.

@@ -6,7 +6,7 @@ use coracle::{
     Versions, Wait,
 };
 
-use crate::{CONNACK, CONNACK_3, SECOND, Setup, options};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, SECOND, Setup, options};
 
 fn start(world: World) -> Setup {
     let options = options(&world).version(Version::Auto);
@@ -208,4 +208,24 @@ fn a_client_identifier_that_3_1_cannot_say_is_not_tried_there() {
             assert!(!matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
         }
     }
+}
+
+#[test]
+fn a_session_of_an_earlier_process_goes_on_in_the_version_that_is_found() {
+    // As long as no version has worked there is nothing that a change of it could have made worthless.
+    let world = World::with_peers();
+    let options = options(&world)
+        .version(Version::Auto)
+        .session(Session::Resume);
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.world.peer();
+    // CleanSession 0.
+    peer.expect(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01c");
+    peer.send(CONNACK_3_PRESENT);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
 }
