@@ -229,3 +229,18 @@ fn a_session_of_an_earlier_process_goes_on_in_the_version_that_is_found() {
     setup.world.run_until_idle();
     assert!(setup.client.is_connected());
 }
+
+#[test]
+fn an_acceptance_in_the_form_of_3_is_a_refusal_of_5_0() {
+    // Such a broker has not looked at the level: it speaks as it can (MQTT 5, section 3.1.2.2).
+    for accepted in [CONNACK_3, CONNACK_3_PRESENT] {
+        let setup = start(World::with_peers());
+        let (mut peer, _) = connecting(&setup);
+        peer.send(accepted);
+        setup.world.run_until_idle();
+        assert!(peer.is_closed());
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V3_1_1);
+        peer.send(accepted);
+    }
+}
