@@ -162,6 +162,9 @@ impl Client {
                     .identify(asked, filters.identifier, automatic)?;
                 let sink = sink.take().unwrap_or(Sink::Inline(None));
                 let key = state.router.insert(&wishes, sink);
+                if filters.serves {
+                    state.router.serve(key);
+                }
                 state.handles += 1;
                 let token = self.begin(state, Doing::Subscribing, wait);
                 state.protocol.subscribe(protocol::Subscription {

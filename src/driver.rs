@@ -253,7 +253,7 @@ impl Driver {
             if forgets {
                 state.protocol.forget_session();
             }
-            state.protocol.set_version(self.fallback.version());
+            state.speak(self.fallback.version());
             state.endpoint = Some(self.options.told(&attempt.endpoint));
             // What was asked on an earlier connection.
             state.ask = None;

@@ -49,6 +49,8 @@ pub(crate) struct Subscriber {
     /// The last message that was given to it, so that overlapping filters give it only one.
     seen: u64,
     call: Call,
+    /// Whether its filters are those of requests.
+    serves: bool,
 }
 
 /// The subscribe that made a subscriber. The protocol knows it by the key, which therefore must not be
@@ -167,21 +169,64 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Unanswered,
+            serves: false,
         });
         for wish in wishes {
-            let filter = match self.names.get(&wish.filter) {
-                Some(filter) => *filter,
-                None => self.begin(wish),
-            };
-            if let Some(entry) = self.filters.get_mut(filter) {
-                entry.options = wish.options;
-                if !entry.subscribers.contains(&key) {
-                    entry.subscribers.push(key);
-                }
-            }
-            self.groups.look(wish.identifier, &self.filters);
+            self.attach(key, wish);
         }
         key
+    }
+
+    /// Gives a subscriber one of its filters.
+    fn attach(&mut self, key: usize, wish: &Wish) {
+        let filter = match self.names.get(&wish.filter) {
+            Some(filter) => *filter,
+            None => self.begin(wish),
+        };
+        if let Some(entry) = self.filters.get_mut(filter) {
+            entry.options = wish.options;
+            if !entry.subscribers.contains(&key) {
+                entry.subscribers.push(key);
+            }
+        }
+        self.groups.look(wish.identifier, &self.filters);
+    }
+
+    /// The filters of this subscriber are those of requests.
+    pub(crate) fn serve(&mut self, key: usize) {
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            subscriber.serves = true;
+        }
+    }
+
+    /// The filters of requests, and whose they are.
+    pub(crate) fn served(&self) -> Vec<(usize, Rc<str>)> {
+        let services = self.subscribers.iter().filter(|(_, one)| one.serves);
+        services
+            .flat_map(|(key, one)| one.filters.iter().map(move |name| (key, Rc::clone(name))))
+            .collect()
+    }
+
+    /// A subscriber wants `to` instead of one of its filters. Returns how; none if it does not have that one.
+    pub(crate) fn rename(&mut self, key: usize, from: &str, to: Rc<str>) -> Option<Wish> {
+        let Entry {
+            mut options,
+            identifier,
+            ..
+        } = *self.entry(from)?;
+        if let Some(entry) = self.entry(&to) {
+            options.qos = options.qos.max(entry.options.qos);
+        }
+        let wish = Wish {
+            filter: to,
+            options,
+            identifier,
+        };
+        self.detach(key, from);
+        self.attach(key, &wish);
+        let subscriber = self.subscribers.get_mut(key)?;
+        subscriber.filters.push(Rc::clone(&wish.filter));
+        Some(wish)
     }
 
     /// A filter that nobody had.
@@ -213,6 +258,7 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Orphaned,
+            serves: false,
         };
         let subscriber = self.subscribers.get_mut(key)?;
         let subscriber = match subscriber.call {

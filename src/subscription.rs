@@ -64,6 +64,8 @@ pub struct Filters {
     pub(crate) acknowledge: Acknowledge,
     pub(crate) overflow: Overflow,
     pub(crate) stream_bytes: Option<usize>,
+    /// Whether what comes is requests, whose filters have another form before MQTT 5.
+    pub(crate) serves: bool,
 }
 
 impl Filters {
@@ -79,6 +81,7 @@ impl Filters {
             acknowledge: Acknowledge::OnTake,
             overflow: Overflow::DropOldest,
             stream_bytes: None,
+            serves: false,
         }
     }
 

@@ -6,7 +6,7 @@ use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
 use super::session::Online;
-use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
+use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, Wish};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
@@ -158,6 +158,11 @@ impl Protocol {
         self.session
             .subscribing
             .subscribe(subscription, order, &mut self.out);
+    }
+
+    /// Another filter instead of this one, for a subscriber whose call has not left.
+    pub fn rename_filter(&mut self, owner: usize, from: &str, wish: &Wish) {
+        self.session.subscribing.rename(owner, from, wish);
     }
 
     /// Unsubscribes: from now on these filters are not restored.

@@ -142,6 +142,21 @@ impl Subscribing {
         self.conclude(call, out);
     }
 
+    /// A subscriber wants another filter instead of this one, which was never asked for.
+    pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish) {
+        for request in &mut self.queue {
+            let call = request.call.and_then(|call| self.calls.get(call));
+            if call.is_none_or(|call| call.owner != owner) {
+                continue;
+            }
+            for (filter, options) in &mut request.filters {
+                if **filter == *from {
+                    (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
+                }
+            }
+        }
+    }
+
     /// The place of the next request in the common order.
     pub(super) fn next_order(&self) -> Option<u64> {
         self.queue.front().map(|request| request.order)
@@ -162,7 +177,7 @@ impl Subscribing {
         for (filter, options) in std::mem::take(&mut request.filters) {
             // What is made again was granted before, and what more it asks for an older version leaves out.
             let checked = match request.call {
-                Some(_) => check_options(out.version(), options),
+                Some(_) => check_options(out.version(), &filter, options),
                 None => Ok(()),
             };
             let checked = checked.and_then(|()| check(&filter, identifier, limits));
@@ -481,17 +496,22 @@ fn send(request: &Request, id: PacketId, limits: &Limits, out: &mut Outbox) -> R
 }
 
 /// A call may have been accepted when it was not known yet that the broker speaks an older version.
-fn check_options(version: Version, options: FilterOptions) -> Result<(), Error> {
-    match version {
-        Version::V5_0 => Ok(()),
-        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => Ok(()),
-        Version::V3_1 | Version::V3_1_1 => Err(Error::new(
-            ErrorKind::Misuse(
-                "No Local, Retain As Published and Retain Handling need MQTT 5".into(),
-            ),
-            Doing::Subscribing,
-        )),
-    }
+fn check_options(version: Version, filter: &str, options: FilterOptions) -> Result<(), Error> {
+    let text = match version {
+        Version::V5_0 => return Ok(()),
+        // It was a filter when it was accepted, and has got the two levels of requests since.
+        Version::V3_1 | Version::V3_1_1 if topic::check_filter(filter).is_err() => {
+            "before MQTT 5 a filter of requests cannot end with #"
+        }
+        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => return Ok(()),
+        Version::V3_1 | Version::V3_1_1 => {
+            "No Local, Retain As Published and Retain Handling need MQTT 5"
+        }
+    };
+    Err(Error::new(
+        ErrorKind::Misuse(text.into()),
+        Doing::Subscribing,
+    ))
 }
 
 /// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).

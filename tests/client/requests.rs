@@ -886,3 +886,75 @@ fn shared_services_spread_the_requests() {
         "each is served once"
     );
 }
+
+#[test]
+fn a_service_from_before_the_version_is_known_has_the_form_of_the_one_that_is_found() {
+    let world = World::with_peers();
+    let options = options(&world).version(Version::Auto);
+    let setup = Setup::start(world, options);
+    let client = &setup.client;
+    let double = client.serve(
+        ("math/double", Qos::AtLeastOnce),
+        |request| Some((2 * request.text()?.parse::<i32>().ok()?).to_string()),
+        Wait::None,
+    );
+    let _double = now(double).expect("accepted");
+    let stream = client.requests(("house/+/temp", Qos::AtMostOnce), Wait::None);
+    let mut stream = now(stream).expect("accepted");
+    let everything = client.requests(("all/#", Qos::AtMostOnce), Wait::Ack);
+    // Not of requests, and the same filter as one of them.
+    let plain = client.subscribe("math/double", Qos::AtMostOnce, Wait::None);
+    let mut plain = now(plain).expect("accepted");
+
+    let mut peer = setup.greet(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.greet(CONNACK_3);
+    peer.expect(
+        b"\x82\x14\x00\x01\x00\x0fmath/double/+/+\x01\
+          \x82\x15\x00\x02\x00\x10house/+/temp/+/+\x00\
+          \x82\x10\x00\x03\x00\x0bmath/double\x01",
+    );
+    let error = failure(now(everything));
+    assert!(error.to_string().contains("cannot end with #"), "{error}");
+    for suback in [
+        b"\x90\x03\x00\x01\x01",
+        b"\x90\x03\x00\x02\x00",
+        b"\x90\x03\x00\x03\x01",
+    ] {
+        peer.send(suback);
+    }
+    peer.send(b"\x30\x15\x00\x11math/double/cl/1221");
+    peer.expect(b"\x30\x1a\x00\x16coracle/response/cl/1242");
+    peer.send(b"\x30\x14\x00\x11house/x/temp/cl/1x");
+    assert_eq!(stream.try_next().expect("it came").topic(), "house/x/temp");
+    // What names nobody who asks is no request.
+    peer.send(b"\x30\x0f\x00\x0chouse/x/tempx");
+    peer.send(b"\x30\x0e\x00\x0bmath/double7");
+    peer.expect_nothing();
+    assert!(stream.try_next().is_none());
+    assert_eq!(plain.try_next().expect("it came").text(), Some("7"));
+}
+
+#[test]
+fn a_service_has_the_form_of_mqtt_5_again_when_the_older_versions_are_refused_too() {
+    let world = World::with_peers();
+    let options = options(&world).version(Version::Auto);
+    let setup = Setup::start(world, options);
+    let filters = Filters::new("t", Qos::AtLeastOnce).and("all/#", Qos::AtMostOnce);
+    let service = now(setup.client.serve(filters, |_| "y", Wait::None)).expect("accepted");
+    for _ in 0..3 {
+        let mut peer = setup.greet(b"\x20\x02\x00\x01");
+        peer.close();
+    }
+    let mut peer = setup.greet_later(CONNACK);
+    let subscribe = peer.received();
+    assert!(
+        subscribe.ends_with(b"\x00\x01t\x01\x00\x05all/#\x00"),
+        "{}",
+        subscribe.escape_ascii()
+    );
+    peer.send(b"\x90\x05\x00\x01\x00\x01\x00");
+    peer.send(b"\x30\x0e\x00\x05all/1\x05\x08\x00\x02r1x");
+    peer.expect(b"\x30\x06\x00\x02r1\x00y");
+    drop(service);
+}
