@@ -28,6 +28,11 @@ pub(super) const MARK: usize = 64 * 1024;
 /// Bodies above this size are sent by reference instead of being copied into the buffer.
 pub(super) const LARGE: usize = 64 * 1024;
 
+/// Held acknowledgements above this many bytes are more than an honest broker can ask for: each identifier of
+/// its messages and of ours is answered once before it is used again, in at most five bytes. They do not stop
+/// the reading before that, because what ends the holding has to be read.
+const HELD: usize = 2 * 65_535 * 5;
+
 /// Who is told when an offset is flushed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum OnFlush {
@@ -133,7 +138,7 @@ impl Outbox {
 
     /// Whether the peer takes our acknowledgements too slowly to be read from: they must not pile up.
     pub(super) fn is_clogged(&self) -> bool {
-        self.replies + self.held.as_ref().map_or(0, Vec::len) > MARK
+        self.replies > MARK || self.held.as_ref().is_some_and(|held| held.len() > HELD)
     }
 
     /// Whether something may be encoded that can also wait.

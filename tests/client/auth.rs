@@ -773,3 +773,59 @@ mod methods {
             .expect("it is hex")
     }
 }
+
+#[test]
+fn what_is_held_for_a_quiet_reauthentication_does_not_keep_its_end_from_being_read() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.greet(CONNACK_M);
+    let inline = setup
+        .client
+        .subscribe_inline(("t", Qos::AtLeastOnce), |_| {}, Wait::None);
+    let _inline = now(inline).expect("accepted");
+    peer.received();
+    peer.send(b"\x90\x04\x00\x01\x00\x01");
+    let again = setup.client.reauthenticate();
+    peer.expect(b"\xF0\x0E\x19\x0C\x15\0\x01M\x16\0\x05hello");
+    // Each of them may be unacknowledged: we announce no Receive Maximum.
+    let ids = 1..=40_000_u16;
+    let sent: Vec<u8> = ids
+        .clone()
+        .flat_map(|id| {
+            let [high, low] = id.to_be_bytes();
+            [0x32, 6, 0, 1, b't', high, low, 0]
+        })
+        .collect();
+    for piece in sent.chunks(8 * 1000) {
+        peer.send(piece);
+        peer.expect_nothing();
+    }
+    peer.send(SUCCESS);
+    now(again).expect("both sides are content");
+    let acknowledged: Vec<u8> = ids
+        .flat_map(|id| {
+            let [high, low] = id.to_be_bytes();
+            [0x40, 2, high, low]
+        })
+        .collect();
+    assert!(peer.received() == acknowledged);
+}
+
+#[test]
+fn what_is_held_for_a_quiet_reauthentication_is_bounded() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.greet(CONNACK_M);
+    drop(setup.client.reauthenticate());
+    peer.received();
+    let before = setup.client.statistics().bytes_in;
+    // No honest broker releases what it has not sent, and ours would be an answer of five bytes for each.
+    for _ in 0..300 {
+        peer.send(&b"\x62\x02\x00\x01".repeat(1000));
+    }
+    setup.world.run_until_idle();
+    let read = setup.client.statistics().bytes_in - before;
+    assert!((500_000..800_000).contains(&read), "{read}");
+}
