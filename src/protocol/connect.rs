@@ -39,7 +39,7 @@ use super::{Config, Login, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::Message;
-use crate::properties::{Properties, PropertyList};
+use crate::properties::{Properties, Property, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -211,7 +211,10 @@ impl Opening {
         let properties = match (config.version, purpose) {
             (Version::V5_0, Purpose::Keep | Purpose::Clean) => config.connect_properties(),
             // Without an expiry interval the session ends with this connection [MQTT-3.1.2-23].
-            (Version::V5_0, Purpose::Wipe) => config.properties.clone(),
+            (Version::V5_0, Purpose::Wipe) => config
+                .properties
+                .clone()
+                .without(Property::SessionExpiryInterval(0).id()),
             (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
         };
         let properties = match login {
