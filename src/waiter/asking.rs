@@ -112,14 +112,15 @@ impl Waiting {
         };
         match outcome {
             // For a publication that is no failure (situation 6); a request would wait in vain.
-            Ok(Done::Acknowledged(reason, ..)) if reason == Reason::NO_MATCHING_SUBSCRIBERS => {
-                let kind = ErrorKind::Refused {
+            Ok(Done::Acknowledged(reason, remarks))
+                if reason == Reason::NO_MATCHING_SUBSCRIBERS =>
+            {
+                Settled::Over(Err(Error::refused(
                     reason,
-                    filter: None,
-                    text: None,
-                };
-                let error = Error::new(kind, Doing::Requesting);
-                Settled::Over(Err(error.sent_as(Sent::Yes)))
+                    None,
+                    remarks,
+                    Doing::Requesting,
+                )))
             }
             Ok(done) => {
                 asked.stage = Stage::Out;

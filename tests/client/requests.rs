@@ -958,3 +958,15 @@ fn a_service_has_the_form_of_mqtt_5_again_when_the_older_versions_are_refused_to
     peer.expect(b"\x30\x06\x00\x02r1\x00y");
     drop(service);
 }
+
+#[test]
+fn what_the_broker_says_with_no_subscribers_is_in_the_error() {
+    let (setup, mut peer) = ready();
+    let requesting = setup.client.request_message(Message::new("t", "x"), SECOND);
+    peer.received();
+    peer.send(b"\x40\x08\x00\x02\x10\x04\x1f\x00\x01x");
+    let error = failure(now(requesting));
+    assert_eq!(error.reason(), Some(Reason::NO_MATCHING_SUBSCRIBERS));
+    assert_eq!(error.properties().reason_string(), Some("x"));
+    assert!(error.to_string().contains("\"x\""), "{error}");
+}
