@@ -211,6 +211,22 @@ impl Waiters {
         held
     }
 
+    /// Whether one of the requests up to this place waits that is not held here: it is as it was sent, or
+    /// handed over to be.
+    pub(crate) fn expects_answer(&self, place: u64) -> bool {
+        self.slab.iter().any(|(_, waiter)| match waiter {
+            Waiter::Waiting(waiting) => waiting
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.place <= place && asked.stage != Stage::Held),
+            Waiter::Early(_)
+            | Waiter::Answered(_)
+            | Waiter::Done(_)
+            | Waiter::Late(_)
+            | Waiter::Abandoned => false,
+        })
+    }
+
     /// An answer came. None if no request waits that has this tag.
     pub(crate) fn answer(
         &mut self,

@@ -970,3 +970,55 @@ fn what_the_broker_says_with_no_subscribers_is_in_the_error() {
     assert_eq!(error.properties().reason_string(), Some("x"));
     assert!(error.to_string().contains("\"x\""), "{error}");
 }
+
+#[test]
+fn a_request_that_names_the_old_topic_of_answers_is_still_answered() {
+    // A broker that gave the client another name has got the request as it was accepted (section 4.10).
+    let world = World::with_peers();
+    let options = Options::new("mqtt://a", "")
+        .and_then(|options| options.endpoint("mqtt://b"))
+        .expect("URLs")
+        .connector(world.network())
+        .clock(world.clock())
+        .seed(1);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x12\x00\x02A1");
+    let timeout = Duration::from_secs(100);
+    let requesting = setup
+        .client
+        .request_message(Message::new("t", "1"), timeout);
+    peer.expect(b"\x82\x1d\x00\x01\x04\x0b\x80\x80\x01\x00\x13coracle/response/A1\x21");
+    peer.send(SUBACK);
+    let first = peer.received();
+    let number: [u8; 16] = *first[..first.len() - 1].last_chunk().expect("its number");
+    peer.reset();
+    setup.until_attempt();
+    // The first broker is not there, and the second one has never heard of us.
+    let mut peer = setup.world.peer();
+    peer.received();
+    peer.close();
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x12\x00\x02B1");
+    let mut expected =
+        b"\x82\x1d\x00\x03\x04\x0b\x80\x80\x01\x00\x13coracle/response/A1\x21".to_vec();
+    expected.extend_from_slice(&first);
+    // SUBSCRIBE takes 31 bytes; the identifier of PUBLISH is new.
+    expected[31 + 6] = 4;
+    let received = peer.received();
+    assert_eq!(received, expected, "{}", received.escape_ascii());
+    peer.send(b"\x90\x04\x00\x03\x00\x01");
+    // New requests are answered on the new topic.
+    let later = setup
+        .client
+        .request_message(Message::new("t", "2"), timeout);
+    peer.expect(b"\x82\x1d\x00\x05\x04\x0b\x81\x80\x01\x00\x13coracle/response/B1\x21");
+    peer.send(b"\x90\x04\x00\x05\x00\x01");
+    assert!(!peer.received().is_empty());
+    let mut answer = b"\x30\x2a\x00\x13coracle/response/A1\x13\x09\x00\x10".to_vec();
+    answer.extend_from_slice(&number);
+    answer.push(b'y');
+    peer.send(&answer);
+    assert_eq!(now(requesting).expect("answered").text(), Some("y"));
+    // The old one is of no use any more.
+    peer.expect(b"\xa2\x18\x00\x07\x00\x00\x13coracle/response/A1");
+    drop(later);
+}
