@@ -330,13 +330,15 @@ impl Driver {
                     (Reason::SUCCESS, Properties::new())
                 }
             };
-            // Properties too large for this broker are no reason to stay.
-            if state
-                .protocol
-                .disconnect(reason, properties.list())
-                .is_err()
+            // Properties too large for this broker are no reason to stay. Words go first: they alone may be
+            // left out [MQTT-3.14.2-3, -4]. What is left may still be nine bytes.
+            let protocol = &mut state.protocol;
+            if protocol.disconnect(reason, properties.list()).is_err()
+                && protocol
+                    .disconnect(reason, properties.without_words().list())
+                    .is_err()
             {
-                let _ = state.protocol.disconnect(reason, PropertyList::EMPTY);
+                let _ = protocol.disconnect(reason, PropertyList::EMPTY);
             }
         });
         self.goodbye(connection).await;

@@ -414,3 +414,16 @@ fn what_waits_is_not_written_to_a_link_that_the_broker_has_ended() {
         assert!(poll(&mut sent).is_some_and(|sent| sent.is_ok()));
     }
 }
+
+#[test]
+fn words_that_are_too_large_cost_disconnect_nothing_else() {
+    // Only they may be left out [MQTT-3.14.2-3], [MQTT-3.14.2-4].
+    let setup = Setup::with_peers();
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x27\x00\x00\x00\x14");
+    let properties = Properties::new()
+        .reason_string("thirty characters are too many")
+        .user_property("a", "b")
+        .session_expiry_interval(0);
+    let _leaving = setup.client.disconnect_with(Reason::SUCCESS, properties);
+    peer.expect(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00");
+}
