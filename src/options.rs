@@ -496,7 +496,8 @@ impl Options {
     ///
     /// The standard lets them go on. Mosquitto, at least up to 2.0, calls each of them a protocol error and
     /// ends the connection. The wait is one round trip, or as many as the method has, and what the
-    /// [`Authenticator`] takes for its answers.
+    /// [`Authenticator`] takes for its answers. As pings wait too, the connection is given up when the broker's
+    /// next step and our answer to it take longer than the keep-alive together.
     pub fn quiet_renewal(mut self, quiet: bool) -> Self {
         self.config.quiet_renewal = quiet;
         self
