@@ -121,7 +121,8 @@ impl Filters {
         self
     }
 
-    /// Sets the user properties of SUBSCRIBE; MQTT 5 only. Defaults to none.
+    /// Sets the user properties of SUBSCRIBE, also of one that makes the subscription again after the broker
+    /// lost the session; MQTT 5 only. Defaults to none.
     pub fn properties(mut self, properties: Properties) -> Self {
         self.properties = properties;
         self

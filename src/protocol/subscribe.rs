@@ -97,6 +97,8 @@ struct Flight {
 struct Active {
     options: FilterOptions,
     identifier: Identifier,
+    /// The user properties of its SUBSCRIBE; none take no memory.
+    properties: Remarks,
 }
 
 /// The machine.
@@ -263,6 +265,7 @@ impl Subscribing {
         } = self.flights.remove(key);
         ids.release(id);
         let remarks = Remarks::from(suback.properties);
+        let properties = Remarks::from(request.properties.list());
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             unsubscribing.overtaken(filter, request.order);
             self.overtaken(filter, request.order);
@@ -276,6 +279,7 @@ impl Subscribing {
                 let active = Active {
                     options: *options,
                     identifier: request.identifier,
+                    properties: properties.clone(),
                 };
                 self.active.insert(Rc::clone(filter), active);
             }
@@ -344,23 +348,24 @@ impl Subscribing {
         };
         self.queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
-        // The last batch of each identifier.
-        let mut last: BTreeMap<Identifier, usize> = BTreeMap::new();
+        // The last batch of each identifier and properties: a SUBSCRIBE has one of both for all its filters.
+        let mut last: BTreeMap<(Identifier, &[u8]), usize> = BTreeMap::new();
         for (filter, active) in &self.active {
             let mut options = active.options;
             options.retain_handling = options.retain_handling.max(at_least);
             let item = (Rc::clone(filter), options);
-            let batch = last.get(&active.identifier).copied();
+            let kind = (active.identifier, active.properties.list().as_bytes());
+            let batch = last.get(&kind).copied();
             match batch.and_then(|batch| batches.get_mut(batch)) {
                 Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
                 Some(_) | None => {
-                    last.insert(active.identifier, batches.len());
+                    last.insert(kind, batches.len());
                     batches.push(Request {
                         order: 0,
                         call: None,
                         filters: vec![item],
                         identifier: active.identifier,
-                        properties: Properties::new(),
+                        properties: active.properties.list().into(),
                         flushed: false,
                     });
                 }
