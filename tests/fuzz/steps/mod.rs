@@ -9,8 +9,11 @@ mod observer;
 mod packets;
 mod rig;
 
-/// Each target by its name: it panics if something is wrong.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 3] = [
+/// Panics if something is wrong with these bytes.
+type Target = fn(&[u8]);
+
+/// Each target by its name.
+pub(crate) const TARGETS: [(&str, Target); 3] = [
     ("decoder", decoder::run),
     ("connected", connected::run),
     ("packets", packets::run),
