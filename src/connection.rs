@@ -11,6 +11,7 @@ use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::dialogue::Dialogue;
 use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::keeper::Keeper;
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
 use crate::shared::{Shared, State};
@@ -71,12 +72,13 @@ impl Connection {
         shared: &Shared,
         clock: &dyn Clock,
         alarm: &mut Alarm,
+        keeper: &mut Keeper,
     ) -> Outcome {
         std::future::poll_fn(|cx| {
             loop {
                 let now = clock.now();
                 shared.with(|state| state.begin_turn(now));
-                match self.turn(now, shared, clock, cx) {
+                match self.turn(now, shared, clock, keeper, cx) {
                     Ok(Turn::Busy) => {
                         shared.with(|state| state.give_way(cx.waker()));
                         return Poll::Pending;
@@ -102,6 +104,7 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         clock: &dyn Clock,
+        keeper: &mut Keeper,
         cx: &mut Context<'_>,
     ) -> std::result::Result<Turn, Outcome> {
         let read = self.read(now, shared, cx)?;
@@ -120,11 +123,19 @@ impl Connection {
             }
             stays(state, now)
         })?;
+        if keeper.is_present() {
+            // What was called for goes to the store first, and leaves in this turn if that works at once.
+            shared.with(|state| state.protocol.pump(now));
+            keeper.poll(now, shared, clock, cx).map_err(lost)?;
+        }
         let written = self.write(now, shared, cx).map_err(lost)?;
+        // While it was written, there was room for more.
+        let stored = keeper.poll(now, shared, clock, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
         shared.with(|state| stays(state, now))?;
         Ok(match (read, written) {
             (Turn::Busy, _) | (_, Turn::Busy) => Turn::Busy,
+            (Turn::Idle | Turn::Clogged, _) if stored => Turn::Busy,
             // What was held back until the authenticator's answer is looked at next.
             (Turn::Idle | Turn::Clogged, _) if answered => Turn::Busy,
             // Else the transport wakes us when it takes bytes again.

@@ -37,6 +37,10 @@ impl State {
         let mut message = None;
         let mut lost = Vec::new();
         let mut is_answer = false;
+        // What one stream has to take is acknowledged only then: so all who get it have to, or it would be in
+        // the store before the broker is done with it, and come again from both.
+        let keeps = receipt.filter(|_| self.protocol.is_keeping() && !self.someone_takes(&hits));
+        let mut kept = None;
         for key in &hits {
             let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
                 continue;
@@ -57,19 +61,28 @@ impl State {
                 }
                 Sink::Stream(queue) => queue,
             };
-            let owed = match queue.acknowledge() {
-                Acknowledge::OnReceipt => None,
-                Acknowledge::OnTake => receipt,
-                Acknowledge::ByHand => {
+            let message = message.get_or_insert_with(|| incoming.to_message());
+            let owed = match (queue.acknowledge(), keeps) {
+                (Acknowledge::OnReceipt, None) if self.protocol.is_keeping() => receipt,
+                (Acknowledge::OnReceipt, None) => None,
+                (Acknowledge::OnReceipt, Some(receipt)) => {
+                    match kept {
+                        None => kept = self.protocol.keep(receipt, message),
+                        Some(kept) => self.protocol.hold(kept),
+                    }
+                    None
+                }
+                (Acknowledge::OnTake, _) => receipt,
+                (Acknowledge::ByHand, _) => {
                     by_hand |= receipt.is_some();
                     receipt
                 }
             };
             takers += usize::from(owed.is_some());
-            let message = message.get_or_insert_with(|| incoming.to_message());
             let queued = Queued {
                 message: message.clone(),
                 receipt: owed,
+                kept: kept.filter(|_| owed.is_none()),
             };
             match queue.push(queued) {
                 Push::Room => {}
@@ -98,7 +111,7 @@ impl State {
         }
     }
 
-    fn overflowed(&mut self, key: usize, dropped: Vec<Queued>, end: bool) {
+    pub(crate) fn overflowed(&mut self, key: usize, dropped: Vec<Queued>, end: bool) {
         self.statistics.dropped += dropped.len() as u64;
         for queued in dropped {
             self.discard(queued);
@@ -137,26 +150,49 @@ impl State {
         }
     }
 
+    /// Whether one of these takes what it gets: then it is not acknowledged on receipt.
+    fn someone_takes(&self, hits: &[usize]) -> bool {
+        hits.iter().any(|key| {
+            match self.router.subscribers.get(*key).map(|own| &own.sink) {
+                Some(Sink::Stream(queue)) => queue.acknowledge() != Acknowledge::OnReceipt,
+                Some(Sink::Answers) => true,
+                // It is called, and has taken it, before the store gets its next batch.
+                Some(Sink::Inline(_)) | None => false,
+            }
+        })
+    }
+
     /// A message that nobody will take.
     pub(crate) fn discard(&mut self, queued: Queued) {
         if let Some(receipt) = queued.receipt {
             self.protocol.take(receipt, Reason::SUCCESS);
+        }
+        if let Some(kept) = queued.kept {
+            self.protocol.let_go(kept);
         }
         self.loose.drop_later(Some(queued.message));
     }
 
     pub(crate) fn overdue(&mut self, receipt: Receipt) {
         self.statistics.overdue += 1;
-        let topic =
-            self.router
-                .subscribers
-                .iter()
-                .find_map(|(_, subscriber)| match &subscriber.sink {
-                    Sink::Stream(queue) => {
-                        queue.find(receipt).map(|message| message.shared_topic())
-                    }
-                    Sink::Inline(_) | Sink::Answers => None,
-                });
+        let mut topic = None;
+        let mut kept = None;
+        for (_, subscriber) in &mut self.router.subscribers {
+            let Sink::Stream(queue) = &mut subscriber.sink else {
+                continue;
+            };
+            let Some(queued) = queue.find(receipt) else {
+                continue;
+            };
+            topic.get_or_insert_with(|| queued.message.shared_topic());
+            // Acknowledged, it will not come again: so it is in the store until it is taken.
+            match kept {
+                None => kept = self.protocol.keep(receipt, &queued.message),
+                Some(kept) => self.protocol.hold(kept),
+            }
+            queued.kept = kept;
+        }
+        self.protocol.late(receipt);
         if let Some(topic) = topic {
             self.tell(&Event::Overdue { topic });
         }

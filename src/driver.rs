@@ -23,6 +23,7 @@ use crate::dialogue::Dialogue;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::fallback::Fallback;
+use crate::keeper::Keeper;
 use crate::options::{Attempt, Options, Order};
 use crate::properties::{Properties, PropertyList};
 use crate::protocol::{Done, End, Login};
@@ -35,6 +36,9 @@ use crate::transport::{Connector, Endpoint};
 /// How long a goodbye may take: DISCONNECT is written and the transport closed, or not.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long the end of a driver waits for its store: what the last messages changed is on disk, or not.
+const LAST_BATCH: Duration = Duration::from_secs(5);
+
 /// Does all the work of a client, as one future that the application spawns: see [`Driver::run`].
 #[must_use = "nothing is sent or received unless the driver runs"]
 pub struct Driver {
@@ -45,6 +49,9 @@ pub struct Driver {
     routes: Routes,
     fallback: Fallback,
     alarm: Alarm,
+    keeper: Keeper,
+    /// Whether another client has the store that the options name.
+    lacks_store: bool,
     /// Where the last connection led: there the session is.
     home: Option<Endpoint>,
     /// The home to come back to if the broker that is tried does not let us in.
@@ -105,6 +112,8 @@ impl Next {
 
 impl Driver {
     pub(crate) fn new(shared: Shared, options: Options) -> Self {
+        let lacks_store = options.lacks_store();
+        let store = options.storage.take();
         let mut routes = Routes::new(options.ways(), options.places.aside);
         match options.places.order {
             Order::AsGiven => {}
@@ -117,6 +126,8 @@ impl Driver {
             routes,
             fallback: Fallback::new(options.spoken(), options.oldest()),
             alarm: Alarm::default(),
+            keeper: Keeper::new(store, options.storage.go_on),
+            lacks_store,
             home: None,
             left: None,
             target: None,
@@ -149,21 +160,91 @@ impl Driver {
 
     async fn stay_connected(&mut self) -> Result<()> {
         self.options.check()?;
+        self.take_over()?;
         loop {
             let next = match self.open().await {
                 Ok(Some(connection)) => self.serve(connection).await,
-                Ok(None) => self.interrupted(),
+                Ok(None) => self.interrupted().await,
                 Err(failed) => self.attempt_failed(failed),
             };
             match next {
                 Next::Connect => {}
                 Next::Wait(delay) => self.pause(delay).await,
-                Next::End(result) => return result,
+                Next::End(result) => {
+                    self.keep_the_rest().await;
+                    return result;
+                }
             }
-            if let Next::End(result) = self.interrupted() {
+            if let Next::End(result) = self.interrupted().await {
                 return result;
             }
         }
+    }
+
+    /// Goes on with the session of the process before, if there is a store with one.
+    fn take_over(&mut self) -> Result<()> {
+        if self.lacks_store {
+            return Err(Error::misuse(
+                "another client has the store of these options",
+            ));
+        }
+        let clock = Rc::clone(&self.options.clock);
+        let Some(mut restored) = self.keeper.load(&self.guard.0, &*clock)? else {
+            return Ok(());
+        };
+        let Some(identity) = restored.identity.take() else {
+            return Ok(());
+        };
+        let home = self.options.known(&identity.place);
+        let speaks = self.fallback.remember(identity.version);
+        let is_listed = home.as_ref().is_some_and(|home| {
+            let mut ways = self.options.ways().into_iter().flatten();
+            ways.any(|way| self.routes.are_one_broker(home, &way))
+        });
+        let is_there = is_listed || self.options.places.share_sessions;
+        let same_session = identity.ours && restored.is_ours && speaks && is_there;
+        let event = Event::Restored {
+            outgoing: restored.unfinished,
+            incoming: restored.kept.len(),
+            filters: restored.filters.clone(),
+            same_session,
+        };
+        let version = self.fallback.version();
+        self.guard.0.with(|state| {
+            // So that services have the form of their requests, before these are handed on.
+            state.speak(version);
+            // Where it was cannot be compared with where it would be.
+            let is_lost = home.is_none() && !self.options.places.share_sessions;
+            if is_lost || !speaks {
+                state.protocol.disown();
+            }
+            state.inherit(&mut restored);
+            state.tell(&event);
+        });
+        self.home = home;
+        Ok(())
+    }
+
+    /// What the last messages changed goes into the store, before anyone hears that this is the end.
+    async fn keep_the_rest(&mut self) {
+        let shared = self.guard.0.clone();
+        let clock = Rc::clone(&self.options.clock);
+        let end = clock.now().checked_add(LAST_BATCH);
+        std::future::poll_fn(|cx| {
+            loop {
+                let now = clock.now();
+                shared.with(|state| state.protocol.pump(now));
+                match self.keeper.poll(now, &shared, &*clock, cx) {
+                    Ok(true) => continue,
+                    Ok(false) if !self.keeper.is_done() && end.is_none_or(|end| now < end) => {}
+                    Ok(false) | Err(_) => return Poll::Ready(()),
+                }
+                if self.alarm.poll(&*clock, end, cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
     }
 
     /// Opens the transport, begins an authentication and sends CONNECT. None if the user wants something else meanwhile.
@@ -255,6 +336,9 @@ impl Driver {
             }
             state.speak(self.fallback.version());
             state.endpoint = Some(self.options.told(&attempt.endpoint));
+            if state.protocol.is_keeping() {
+                state.protocol.set_place(&attempt.endpoint.to_string());
+            }
             // What was asked on an earlier connection.
             state.ask = None;
         });
@@ -277,7 +361,9 @@ impl Driver {
     async fn serve(&mut self, mut connection: Connection) -> Next {
         let shared = self.guard.0.clone();
         let clock = Rc::clone(&self.options.clock);
-        let outcome = connection.run(&shared, &*clock, &mut self.alarm).await;
+        let outcome = connection
+            .run(&shared, &*clock, &mut self.alarm, &mut self.keeper)
+            .await;
         let connected_at = shared.with(|state| state.connected_at.take());
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
@@ -310,6 +396,10 @@ impl Driver {
                     self.goodbye(&mut connection).await;
                 }
                 shared.with(|state| state.protocol.disconnected(end));
+                // Without DISCONNECT: this is an end for which there is a will.
+                if let Some(error) = self.keeper.failure() {
+                    return Next::End(Err(error));
+                }
                 match held {
                     Some(_) => self.link_lost(error),
                     None => self.not_let_in(error.while_doing(Doing::Connecting)),
@@ -365,8 +455,17 @@ impl Driver {
     }
 
     /// What the user wants when there is no connection.
-    fn interrupted(&self) -> Next {
-        let shared = &self.guard.0;
+    async fn interrupted(&mut self) -> Next {
+        if let Some(error) = self.keeper.failure() {
+            return Next::End(Err(error));
+        }
+        let shared = self.guard.0.clone();
+        if shared
+            .with(|state| state.check_open(Doing::Connected))
+            .is_err()
+        {
+            self.keep_the_rest().await;
+        }
         let (result, waits) = shared.with(|state| match &state.wanted {
             Wanted::Connection => (None, Vec::new()),
             Wanted::Reconnect => {
@@ -574,8 +673,10 @@ impl Driver {
                     state.protocol.pump(now);
                     matches!(state.wanted, Wanted::Connection)
                 });
-                if !goes_on {
-                    return Poll::Ready(Ok(None));
+                match self.keeper.poll(now, &shared, &*clock, cx) {
+                    Ok(true) => continue,
+                    Ok(false) if goes_on => {}
+                    Ok(false) | Err(_) => return Poll::Ready(Ok(None)),
                 }
                 if let Poll::Ready(value) = future.as_mut().poll(cx) {
                     return Poll::Ready(Ok(Some(value)));

@@ -9,6 +9,7 @@ use crate::obstacle::{Cause, Obstacle};
 use crate::properties::{PropertyFault, PropertyList, Remarks};
 use crate::prospect::Prospect;
 use crate::reason::Reason;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::topic::TopicError;
 use crate::when_full::WhenFull;
 
@@ -57,6 +58,8 @@ pub enum Doing {
     Authenticating,
     /// Leaving: draining and DISCONNECT.
     Disconnecting,
+    /// Keeping the session on disk.
+    Storing,
 }
 
 impl fmt::Display for Doing {
@@ -73,6 +76,7 @@ impl fmt::Display for Doing {
             Self::Pinging => "ping",
             Self::Authenticating => "authenticate",
             Self::Disconnecting => "disconnect",
+            Self::Storing => "store",
         })
     }
 }
@@ -102,6 +106,8 @@ pub enum Blame {
     Network,
     /// A bound: of a queue, a size or a time.
     Limit,
+    /// The device on which this runs: its disk.
+    Device,
 }
 
 /// The kinds of failure.
@@ -178,6 +184,8 @@ pub enum ErrorKind {
     LinkLost,
     /// The network: the link has been silent, or took no byte, for this long.
     Silent(Duration),
+    /// The store of the session failed; who has to act depends on its kind.
+    Store(StoreError),
 }
 
 /// How the other side broke the standard.
@@ -332,6 +340,10 @@ impl Error {
         self
     }
 
+    pub(crate) fn store(error: StoreError) -> Self {
+        Self::new(ErrorKind::Store(error), Doing::Storing)
+    }
+
     pub(crate) fn closed(doing: Doing) -> Self {
         Self::new(ErrorKind::Closed, doing)
     }
@@ -388,6 +400,13 @@ impl Error {
             | ErrorKind::SessionLost { .. } => Blame::Broker,
             ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
             ErrorKind::Unreachable(obstacle) => blame_for(obstacle.cause()),
+            ErrorKind::Store(error) => match error.kind() {
+                StoreErrorKind::InUse => Blame::You,
+                StoreErrorKind::Full
+                | StoreErrorKind::ReadOnly
+                | StoreErrorKind::Damaged
+                | StoreErrorKind::Other => Blame::Device,
+            },
         }
     }
 
@@ -396,7 +415,7 @@ impl Error {
         let hopeless = match (&self.kind, self.reason()) {
             (_, Some(reason)) => return Prospect::of(reason),
             (ErrorKind::Unreachable(obstacle), None) => obstacle.is_permanent(),
-            (ErrorKind::Unproven(_), None) => true,
+            (ErrorKind::Unproven(_) | ErrorKind::Store(_), None) => true,
             // Where it comes from may be out of reach for a while.
             (ErrorKind::NoCredential(_), None) => false,
             (_, None) => self.blame() == Blame::You,
@@ -518,6 +537,7 @@ impl fmt::Display for Error {
             ErrorKind::Io(error) => write!(f, "{error}"),
             ErrorKind::LinkLost => f.write_str("the link was lost"),
             ErrorKind::Silent(after) => write!(f, "the link was silent for {after:?}"),
+            ErrorKind::Store(error) => write!(f, "{error}"),
         }?;
         match (self.doing, self.sent) {
             (Doing::Publishing | Doing::Requesting, Sent::No) => f.write_str(" (not sent)"),
@@ -545,6 +565,9 @@ impl std::error::Error for Error {
         }
         if let ErrorKind::Unreachable(obstacle) = &self.kind {
             return Some(obstacle);
+        }
+        if let ErrorKind::Store(error) = &self.kind {
+            return Some(error);
         }
         self.cause.as_deref().map(|cause| cause as _)
     }

@@ -20,6 +20,26 @@ pub enum Event {
         /// attempt never came, because what is present may be a session which that attempt began.
         session_present: bool,
     },
+    /// The driver has read its store, in which an earlier process had left a session. Told once, before the
+    /// first connection.
+    Restored {
+        /// Messages of QoS 1 and 2 whose publishing goes on.
+        outgoing: usize,
+        /// Messages that were acknowledged and not taken: they come again on the streams that match them.
+        incoming: usize,
+        /// Filters that the broker may know. Those that nobody subscribes to again within
+        /// [`Options::take_timeout`](crate::Options::take_timeout) after the connection are unsubscribed.
+        filters: Vec<Rc<str>>,
+        /// Whether the session at the broker goes on, too. It does not if the client identifier, the version
+        /// or the broker is another one now: there it starts clean, as if the broker had lost it.
+        same_session: bool,
+    },
+    /// The store has failed, and with it what it promises. By default the driver ends; with
+    /// [`Options::go_on_without_store`](crate::Options::go_on_without_store) it goes on as if there were none.
+    StoreFailed {
+        /// Why.
+        error: Error,
+    },
     /// The connection was lost, or the broker ended it. Not told when the program asked for the end,
     /// with `disconnect()` or `reconnect()`.
     Disconnected {

@@ -62,6 +62,17 @@ impl Fallback {
         }
     }
 
+    /// An earlier process spoke this one. Returns whether this one does.
+    pub(crate) fn remember(&mut self, version: Version) -> bool {
+        match self {
+            Self::Settled(settled) => *settled == version,
+            Self::Trying { .. } => {
+                *self = Self::Settled(version);
+                true
+            }
+        }
+    }
+
     /// The version of the next attempt.
     pub(crate) fn version(&self) -> Version {
         match self {
@@ -129,6 +140,7 @@ fn sign(error: &Error) -> Sign {
         | ErrorKind::Property(_)
         | ErrorKind::Misuse(_)
         | ErrorKind::Conflict(_)
+        | ErrorKind::Store(_)
         | ErrorKind::NotOffered(_)
         | ErrorKind::Closed
         | ErrorKind::QueueFull

@@ -17,6 +17,8 @@ mod error;
 mod event;
 mod events;
 mod fallback;
+mod heritage;
+mod keeper;
 mod loose;
 mod message;
 mod obstacle;
@@ -35,6 +37,7 @@ mod routes;
 mod serve;
 mod shared;
 mod statistics;
+mod store;
 mod subscription;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -71,6 +74,9 @@ pub use request::Requesting;
 pub use serve::{Reply, Request, Service, Serving};
 pub use smol::{LocalExecutor, block_on};
 pub use statistics::Statistics;
+#[cfg(feature = "store")]
+pub use store::FileStore;
+pub use store::{Batch, Change, Record, Store, StoreError, StoreErrorKind};
 pub use subscription::{Filters, RetainHandling, Subscription};
 pub use topic::{TopicError, matches};
 #[cfg(feature = "proxy")]

@@ -333,6 +333,19 @@ impl Message {
         }
     }
 
+    /// The message as it would arrive.
+    pub(crate) fn as_incoming(&self) -> Incoming<'_> {
+        Incoming {
+            topic: TopicRef::Aliased(&self.topic),
+            payload: self.payload(),
+            properties: self.property_list(),
+            qos: self.qos,
+            retain: self.retain,
+            dup: self.dup,
+            whole: None,
+        }
+    }
+
     pub(crate) fn received(incoming: &Incoming<'_>) -> Self {
         Self {
             topic: incoming.topic_to_share(),
@@ -347,6 +360,12 @@ impl Message {
 
     pub(crate) fn with_duty(mut self, duty: Rc<dyn Duty>) -> Self {
         self.duty = Some(duty);
+        self
+    }
+
+    /// With the DUP flag that it came with.
+    pub(crate) fn duplicate(mut self, dup: bool) -> Self {
+        self.dup = dup;
         self
     }
 

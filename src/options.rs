@@ -1,6 +1,7 @@
 //! How a client behaves.
 
 mod network;
+mod storage;
 
 use std::fmt;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use crate::version::{Version, Versions};
 use crate::when_full::WhenFull;
 
 pub(crate) use network::{Order, Places};
+pub(crate) use storage::Storage;
 
 /// When a message of QoS 1 or 2 is acknowledged to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -150,6 +152,7 @@ pub struct Options {
     pub(crate) identifiers: bool,
     pub(crate) seed: Option<u64>,
     pub(crate) response_prefix: Option<Rc<str>>,
+    pub(crate) storage: Storage,
 }
 
 /// When the next attempt begins.
@@ -198,6 +201,7 @@ impl Options {
             identifiers: true,
             seed: None,
             response_prefix: None,
+            storage: Storage::default(),
         })
     }
 
@@ -604,6 +608,7 @@ impl Options {
                 ));
             }
         }
+        self.check_storage()?;
         self.check_will(&self.credentials)?;
         self.config.properties.check().map_err(Error::property)?;
         Place::Connect.check_from_user(self.config.properties.list())

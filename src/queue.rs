@@ -6,7 +6,7 @@ use std::task::Waker;
 use crate::error::Error;
 use crate::message::{Message, Qos};
 use crate::options::{Acknowledge, Overflow};
-use crate::protocol::Receipt;
+use crate::protocol::{Kept, Receipt};
 
 /// Bytes that a queued message counts beside topic and payload: about what it takes.
 const OVERHEAD: usize = 64;
@@ -47,6 +47,8 @@ pub(crate) struct Queued {
     pub(crate) message: Message,
     /// What is to be acknowledged when it is taken.
     pub(crate) receipt: Option<Receipt>,
+    /// What the store may forget when it is taken.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// What a full queue did to make room.
@@ -134,14 +136,14 @@ impl Queue {
         oldest.pop_front().map(|(_, queued)| queued)
     }
 
-    /// The message with this receipt. Receipts are queued in the order in which they were made, and a
-    /// queue has all of them or none.
-    pub(crate) fn find(&self, receipt: Receipt) -> Option<&Message> {
-        let index = self.kept.partition_point(|(_, queued)| {
-            queued.receipt.is_some_and(|own| own.is_before(receipt))
-        });
-        let (_, queued) = self.kept.get(index)?;
-        (queued.receipt == Some(receipt)).then_some(&queued.message)
+    /// The message with this receipt. Receipts are queued in the order in which they were made; a queue has
+    /// all of them or none, but for what an earlier process had left, which comes first.
+    pub(crate) fn find(&mut self, receipt: Receipt) -> Option<&mut Queued> {
+        let index = self
+            .kept
+            .partition_point(|(_, queued)| queued.receipt.is_none_or(|own| own.is_before(receipt)));
+        let (_, queued) = self.kept.get_mut(index)?;
+        (queued.receipt == Some(receipt)).then_some(queued)
     }
 
     /// How many messages wait.
@@ -186,6 +188,7 @@ mod tests {
         Queued {
             message: Message::new(topic, "").qos(qos),
             receipt: None,
+            kept: None,
         }
     }
 
@@ -254,6 +257,7 @@ mod tests {
             queue.push(Queued {
                 message,
                 receipt: None,
+                kept: None,
             });
         }
         assert_eq!(queue.len(), 2);

@@ -16,6 +16,7 @@ use crate::properties::PropertyList;
 use crate::protocol::{Identifier, Wish};
 use crate::queue::{Queue, Reading};
 use crate::topic;
+use crate::version::Version;
 
 use groups::{Groups, Spread};
 use tree::Node;
@@ -49,8 +50,8 @@ pub(crate) struct Subscriber {
     /// The last message that was given to it, so that overlapping filters give it only one.
     seen: u64,
     call: Call,
-    /// Whether its filters are those of requests.
-    serves: bool,
+    /// The version in whose form its filters are, if they are those of requests.
+    serves: Option<Version>,
 }
 
 /// The subscribe that made a subscriber. The protocol knows it by the key, which therefore must not be
@@ -169,7 +170,7 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Unanswered,
-            serves: false,
+            serves: None,
         });
         for wish in wishes {
             self.attach(key, wish);
@@ -192,19 +193,26 @@ impl Router {
         self.groups.look(wish.identifier, &self.filters);
     }
 
-    /// The filters of this subscriber are those of requests.
-    pub(crate) fn serve(&mut self, key: usize) {
+    /// The filters of this subscriber are those of requests, in the form of this version.
+    pub(crate) fn serve(&mut self, key: usize, version: Version) {
         if let Some(subscriber) = self.subscribers.get_mut(key) {
-            subscriber.serves = true;
+            subscriber.serves = Some(version);
         }
     }
 
-    /// The filters of requests, and whose they are.
-    pub(crate) fn served(&self) -> Vec<(usize, Rc<str>)> {
-        let services = self.subscribers.iter().filter(|(_, one)| one.serves);
-        services
-            .flat_map(|(key, one)| one.filters.iter().map(move |name| (key, Rc::clone(name))))
-            .collect()
+    /// The filters of requests that have another form in this version, and whose they are; they are to be
+    /// renamed.
+    pub(crate) fn reform(&mut self, version: Version) -> Vec<(usize, Rc<str>)> {
+        let mut reformed = Vec::new();
+        for (key, subscriber) in &mut self.subscribers {
+            if let Some(form) = &mut subscriber.serves
+                && (*form == Version::V5_0) != (version == Version::V5_0)
+            {
+                *form = version;
+                reformed.extend(subscriber.filters.iter().map(|name| (key, Rc::clone(name))));
+            }
+        }
+        reformed
     }
 
     /// A subscriber wants `to` instead of one of its filters. Returns how; none if it does not have that one.
@@ -258,7 +266,7 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Orphaned,
-            serves: false,
+            serves: None,
         };
         let subscriber = self.subscribers.get_mut(key)?;
         let subscriber = match subscriber.call {

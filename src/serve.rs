@@ -150,8 +150,9 @@ impl Desk {
 
     /// The filters that requests to `filters` match.
     fn filters(&self, mut filters: Filters) -> Result<Filters> {
-        filters.serves = true;
-        match self.version() {
+        let version = self.version();
+        filters.serves = Some(version);
+        match version {
             Version::V5_0 => {}
             Version::V3_1 | Version::V3_1_1 => {
                 for (filter, _) in &mut filters.filters {
@@ -227,12 +228,8 @@ impl State {
     /// The next attempt speaks this version. What serves requests was perhaps asked for when another one was
     /// hoped for, in its form; of that nothing can have left, as then the version would be settled.
     pub(crate) fn speak(&mut self, version: Version) {
-        let before = self.protocol.config().version;
         self.protocol.set_version(version);
-        if (before == Version::V5_0) == (version == Version::V5_0) {
-            return;
-        }
-        for (key, from) in self.router.served() {
+        for (key, from) in self.router.reform(version) {
             let to = match version {
                 Version::V5_0 => from.strip_suffix(LEVELS).unwrap_or(&from).into(),
                 // One that ends with # becomes none, and fails when it is to leave.

@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::answers::Answers;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::event::{Event, Listener};
+use crate::heritage::Heritage;
 use crate::loose::Loose;
 use crate::properties::Properties;
 use crate::protocol::{Ask, Continuity, Done, Effect, Protocol, Token};
@@ -50,6 +51,7 @@ pub(crate) struct State {
     pub(crate) conditions: Conditions,
     /// What the authenticator has to do on this connection.
     pub(crate) ask: Option<Ask>,
+    pub(crate) heritage: Heritage,
     driver: DriverState,
     /// When the driver's turn began, and when CONNACK came.
     now: Option<Instant>,
@@ -117,6 +119,7 @@ impl Shared {
             dropped: Vec::new(),
             conditions: Conditions::default(),
             ask: None,
+            heritage: Heritage::default(),
             driver: DriverState::Woken,
             now: None,
             connected_at: None,
@@ -405,6 +408,7 @@ impl State {
                 }
                 Effect::Restored => self.inbox_restored(),
                 Effect::Overdue(receipt) => self.overdue(receipt),
+                Effect::Disinherited => self.disinherit(),
                 Effect::Authenticate(ask) => self.ask = Some(ask),
                 Effect::Reauthenticated => self.tell(&Event::Reauthenticated),
                 Effect::NotRenewed(error, retry_in) => {

@@ -14,10 +14,11 @@ use crate::event::Event;
 use crate::message::{Duty, Message, Qos};
 use crate::options::{Acknowledge, Overflow};
 use crate::properties::{Properties, PropertyList, Remarks};
-use crate::protocol::{Asked, Grant, Receipt};
+use crate::protocol::{Asked, Grant, Kept, Receipt};
 use crate::reason::Reason;
 use crate::router::Sink;
 use crate::shared::{Shared, WeakShared};
+use crate::version::Version;
 
 /// Whether retained messages come with a subscription (MQTT 5, section 3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,8 +65,8 @@ pub struct Filters {
     pub(crate) acknowledge: Acknowledge,
     pub(crate) overflow: Overflow,
     pub(crate) stream_bytes: Option<usize>,
-    /// Whether what comes is requests, whose filters have another form before MQTT 5.
-    pub(crate) serves: bool,
+    /// The version in whose form the filters are, if what comes is requests.
+    pub(crate) serves: Option<Version>,
 }
 
 impl Filters {
@@ -81,7 +82,7 @@ impl Filters {
             acknowledge: Acknowledge::OnTake,
             overflow: Overflow::DropOldest,
             stream_bytes: None,
-            serves: false,
+            serves: None,
         }
     }
 
@@ -255,23 +256,32 @@ impl Subscription {
             };
             let queued = queue.pop()?;
             let by_hand = queue.acknowledge() == Acknowledge::ByHand;
-            match queued.receipt {
-                Some(receipt) if by_hand => return Some((queued.message, Some(receipt))),
-                Some(receipt) => {
-                    state.protocol.take(receipt, Reason::SUCCESS);
-                    state.wake_driver();
-                }
-                None => {}
+            let owed = match (queued.receipt, queued.kept) {
+                (Some(receipt), _) => Some(Owed::Acknowledgement(receipt)),
+                (None, Some(kept)) => Some(Owed::Oblivion(kept)),
+                (None, None) => None,
+            };
+            if by_hand {
+                return Some((queued.message, owed));
+            }
+            if let Some(receipt) = queued.receipt {
+                state.protocol.take(receipt, Reason::SUCCESS);
+            }
+            if let Some(kept) = queued.kept {
+                state.protocol.let_go(kept);
+            }
+            if owed.is_some() {
+                state.wake_driver();
             }
             Some((queued.message, None))
         })?;
         Some(match owed {
-            Some(receipt) => {
+            Some(owed) => {
                 let topic = message.shared_topic();
                 let shared = self.shared.downgrade();
                 let duty = ByHand {
                     shared,
-                    receipt,
+                    owed,
                     topic,
                     answer: Cell::new(Answer::Owed),
                 };
@@ -332,9 +342,18 @@ impl fmt::Debug for Subscription {
 /// The duty to acknowledge a message by hand.
 struct ByHand {
     shared: WeakShared,
-    receipt: Receipt,
+    owed: Owed,
     topic: Rc<str>,
     answer: Cell<Answer>,
+}
+
+/// To whom a message is owed.
+#[derive(Debug, Clone, Copy)]
+enum Owed {
+    /// To the broker.
+    Acknowledgement(Receipt),
+    /// To the store, where an earlier process had left it.
+    Oblivion(Kept),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,8 +375,13 @@ impl Duty for ByHand {
         }
         if let Some(shared) = self.shared.upgrade() {
             shared.with(|state| {
-                let remarks = properties.into();
-                state.protocol.take_with(self.receipt, reason, remarks);
+                match self.owed {
+                    Owed::Acknowledgement(receipt) => {
+                        let remarks = properties.into();
+                        state.protocol.take_with(receipt, reason, remarks);
+                    }
+                    Owed::Oblivion(kept) => state.protocol.let_go(kept),
+                }
                 state.wake_driver();
             });
         }
@@ -387,7 +411,11 @@ impl Drop for ByHand {
         if let Some(shared) = self.shared.upgrade() {
             let topic = Rc::clone(&self.topic);
             shared.with(|state| {
-                state.protocol.abandon(self.receipt);
+                match self.owed {
+                    Owed::Acknowledgement(receipt) => state.protocol.abandon(receipt),
+                    // It stays there for the next process.
+                    Owed::Oblivion(_) => {}
+                }
                 state.tell(&Event::Unacknowledged { topic });
             });
         }

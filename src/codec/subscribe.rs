@@ -137,6 +137,11 @@ impl FilterOptions {
         self.qos.bits() | no_local | as_published | ((self.retain_handling & 0x03) << 4)
     }
 
+    /// The options of this byte, if it is one of 5.0.
+    pub(crate) fn from_bits(bits: u8) -> Option<Self> {
+        Self::decode(Version::V5_0, bits).ok()
+    }
+
     fn decode(version: Version, bits: u8) -> Result<Self, Violation> {
         // [MQTT-3.8.3-5]; before 5.0 all but the QoS is reserved.
         let reserved = if version == Version::V5_0 { 0xC0 } else { 0xFC };

@@ -226,6 +226,13 @@ impl Options {
         way.clone()
     }
 
+    /// The endpoint that was written like this: one of these options, or one that can be read again.
+    pub(crate) fn known(&self, written: &str) -> Option<Endpoint> {
+        let mut ways = self.ways().into_iter().flatten();
+        let way = ways.find(|way| way.to_string() == written);
+        way.or_else(|| Endpoint::parse(written).ok())
+    }
+
     /// The ways to each broker, in the order in which they are tried.
     pub(crate) fn ways(&self) -> Vec<Vec<Endpoint>> {
         self.places

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
-use super::session::Online;
+use super::session::{Online, Session};
 use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, Wish};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
@@ -107,7 +107,10 @@ impl Protocol {
                     self.session.publish_qos0.drop_oldest(&mut self.out)
                 }
                 (WhenFull::DropOldest, Qos::AtLeastOnce | Qos::ExactlyOnce) => {
-                    self.session.publish_out.drop_oldest(&mut self.out)
+                    let Session {
+                        ids, publish_out, ..
+                    } = &mut self.session;
+                    publish_out.drop_oldest(ids, &mut self.out)
                 }
             };
             if !dropped {
@@ -162,7 +165,9 @@ impl Protocol {
 
     /// Another filter instead of this one, for a subscriber whose call has not left.
     pub fn rename_filter(&mut self, owner: usize, from: &str, wish: &Wish) {
-        self.session.subscribing.rename(owner, from, wish);
+        self.session
+            .subscribing
+            .rename(owner, from, wish, &mut self.out);
     }
 
     /// Unsubscribes: from now on these filters are not restored.
@@ -230,6 +235,7 @@ impl Protocol {
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
+            self.identify();
         }
         sent
     }

@@ -67,6 +67,8 @@ pub struct Config {
     pub take_timeout: Duration,
     /// Whether other packets wait while the broker authenticates this client again; 5.0 only.
     pub quiet_renewal: bool,
+    /// Whether a store makes the session outlive the process.
+    pub stored: bool,
     /// Further properties of CONNECT; 5.0 only.
     pub properties: Properties,
 }
@@ -98,6 +100,7 @@ impl Config {
             take_timeout: Duration::from_secs(5),
             // mosquitto ends the connection over any other packet.
             quiet_renewal: true,
+            stored: false,
             properties: Properties::new(),
         }
     }
@@ -115,7 +118,7 @@ impl Config {
     /// it, where the version can say so.
     pub fn farewell(&self) -> Properties {
         match (self.version, self.session) {
-            (Version::V5_0, SessionMode::Fresh) if self.keeps_session() => {
+            (Version::V5_0, SessionMode::Fresh) if self.keeps_session() && !self.stored => {
                 Properties::new().session_expiry_interval(0)
             }
             (Version::V3_1 | Version::V3_1_1 | Version::V5_0, _) => Properties::new(),

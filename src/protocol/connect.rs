@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 use super::auth::Authentication;
 use super::limits::Limits;
 use super::outbox::Outbox;
+use super::record::Identity;
 use super::{Config, Login, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
@@ -183,6 +184,12 @@ impl Opening {
             | Stored::Ours
             | Stored::Doubtful => self.forget(mode),
         }
+    }
+
+    /// The session of an earlier process is none to go on with, wherever the next connection leads.
+    pub(super) fn disown(&mut self, mode: SessionMode) {
+        self.forget(mode);
+        self.left = None;
     }
 
     /// The broker that was tried did not let us in: what the last one holds counts again.
@@ -360,6 +367,32 @@ impl Opening {
                 self.stored = Stored::Leftover;
                 leave(out);
             }
+        }
+    }
+
+    /// What a store has to say of the session, at this place.
+    pub(super) fn identity(&self, config: &Config, place: &str) -> Identity {
+        Identity {
+            ours: match self.stored {
+                Stored::Ours | Stored::Doubtful => true,
+                Stored::Unknown
+                | Stored::Ended
+                | Stored::Leftover
+                | Stored::Wiped
+                | Stored::Begun => false,
+            },
+            version: config.version,
+            client_id: config.client_id.clone(),
+            assigned: self.assigned.as_deref().map(Into::into),
+            place: place.into(),
+        }
+    }
+
+    /// The store says this of the session, and it is that of this client.
+    pub(super) fn restore(&mut self, identity: &Identity) {
+        self.assigned = identity.assigned.as_deref().map(Rc::from);
+        if identity.ours {
+            self.stored = Stored::Ours;
         }
     }
 

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::journal::Kept;
 use super::ledger::Ledger;
 use super::publish_in::Receipt;
 use super::{Link, Protocol};
 use crate::codec::Publish;
-use crate::message::{Incoming, TopicRef};
+use crate::message::{Incoming, Message, TopicRef};
 use crate::properties::Remarks;
 use crate::reason::Reason;
 
@@ -95,7 +96,43 @@ impl Protocol {
     /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
     /// handed on again when the broker sends it again.
     pub fn abandon(&mut self, receipt: Receipt) {
-        self.session.publish_in.abandon(receipt);
+        self.session.publish_in.abandon(receipt, &mut self.out);
+    }
+
+    /// Whether there is a store, so that what is acknowledged before it is taken has to be kept.
+    pub fn is_keeping(&self) -> bool {
+        self.out.journal.is_some()
+    }
+
+    /// A message will be acknowledged before all who got it have taken it: with a store it is kept there, at
+    /// first for one of them. Said before [`Protocol::delivered`], or after [`Effect::Overdue`].
+    ///
+    /// [`Effect::Overdue`]: super::Effect::Overdue
+    pub fn keep(&mut self, receipt: Receipt, message: &Message) -> Option<Kept> {
+        self.session
+            .publish_in
+            .keep(receipt, message, &mut self.out)
+    }
+
+    /// One more holds a kept message.
+    pub fn hold(&mut self, kept: Kept) {
+        if let Some(journal) = &mut self.out.journal {
+            journal.hold(kept);
+        }
+    }
+
+    /// One of those who held a kept message has taken or dropped it.
+    pub fn let_go(&mut self, kept: Kept) {
+        if let Some(journal) = &mut self.out.journal {
+            journal.let_go(kept);
+        }
+    }
+
+    /// Those who hold an overdue message have it in the store now, so that it may be acknowledged. Does
+    /// nothing without a store: it was.
+    pub fn late(&mut self, receipt: Receipt) {
+        let ledger = ledger(&mut self.link);
+        self.session.publish_in.late(receipt, ledger, &mut self.out);
     }
 }
 

@@ -83,8 +83,11 @@ pub enum Effect {
     Unrestored(Grant),
     /// All subscriptions that the broker had lost were answered for.
     Restored,
-    /// A message was not taken in time and is acknowledged all the same.
+    /// A message was not taken in time and is acknowledged all the same; with a store only once the client
+    /// says that it is kept there.
     Overdue(Receipt),
+    /// The time is over in which the subscriptions of an earlier process could be made again.
+    Disinherited,
     /// A message above the inbound limit was skipped; its size in bytes.
     Skipped(usize),
     /// The authenticator has something to do.

@@ -157,7 +157,7 @@ impl Protocol {
                         publish_out.handle_pubrec(key, ack.reason, ack.properties, window, ids, out)
                     }
                     Some(Owner::Burnt) if ack.reason.is_error() => {
-                        publish_out.handle_burnt(ack.id, ids);
+                        publish_out.handle_burnt(ack.id, ids, out);
                         false
                     }
                     Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => {
@@ -167,7 +167,8 @@ impl Protocol {
                 if !known && !ack.reason.is_error() {
                     // So that the broker can finish what only it remembers [MQTT-3.6.2-1].
                     let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
-                    out.acknowledge(AckKind::Pubrel, ack.id, reason);
+                    // In the order of the PUBRECs, some of which may wait for the store [MQTT-4.6.0-4].
+                    out.acknowledge_stored(AckKind::Pubrel, ack.id, reason);
                 }
                 known
             }
@@ -177,7 +178,7 @@ impl Protocol {
                     publish_out.handle_pubcomp(key, ack.properties, window, ids, out)
                 }
                 Some(Owner::Burnt) => {
-                    publish_out.handle_burnt(ack.id, ids);
+                    publish_out.handle_burnt(ack.id, ids, out);
                     false
                 }
                 Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
@@ -319,6 +320,7 @@ impl Protocol {
             publish_out,
             publish_in,
             subscribing,
+            inheritance,
             ..
         } = &mut self.session;
         let out = &mut self.out;
@@ -331,6 +333,11 @@ impl Protocol {
                 return Ok(());
             }
         };
+        // First of all: what is written after it belongs to this session.
+        if let Some(journal) = &mut out.journal {
+            journal.identify(|place| opening.identity(config, place));
+        }
+        inheritance.connected(now, config.take_timeout, continuity, subscribing, out);
         let window = match continuity {
             Continuity::Present => publish_out.connected_present(&limits, out),
             Continuity::Untold => {
@@ -339,7 +346,7 @@ impl Protocol {
                 publish_out.connected_present(&limits, out)
             }
             Continuity::Lost => {
-                publish_in.session_lost();
+                publish_in.session_lost(out);
                 subscribing.restore(continuity);
                 publish_out.connected_lost(&limits, config.republish, ids, out)
             }

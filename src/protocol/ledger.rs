@@ -40,10 +40,10 @@ pub(super) struct Owed {
 pub(super) enum Answer {
     /// Not everyone has taken the message.
     Open,
-    /// To be sent once all before it are.
-    Ready(Reason),
+    /// To be sent once all before it are, and the batch of this number is on disk; 0 if it needs none.
+    Ready(Reason, u64),
     /// The same, with what the application says beside the reason.
-    Worded(Reason, Remarks),
+    Worded(Reason, Remarks, u64),
     /// Not to be sent: the broker released the identifier first.
     Void,
 }
@@ -68,12 +68,15 @@ impl Owed {
         place >= self.first
     }
 
-    /// The next one that may be sent; none while the oldest is open.
-    fn pop(&mut self) -> Option<(PacketId, Option<(Reason, Remarks)>)> {
+    /// The next one that may be sent, with this much on disk; none while the oldest is open.
+    fn pop(&mut self, committed: u64) -> Option<(PacketId, Option<(Reason, Remarks)>)> {
         let said = match &mut self.queue.front_mut()?.1 {
             Answer::Open => return None,
-            Answer::Ready(reason) => Some((*reason, Remarks::NONE)),
-            Answer::Worded(reason, remarks) => Some((*reason, std::mem::take(remarks))),
+            Answer::Ready(_, batch) | Answer::Worded(.., batch) if *batch > committed => {
+                return None;
+            }
+            Answer::Ready(reason, _) => Some((*reason, Remarks::NONE)),
+            Answer::Worded(reason, remarks, _) => Some((*reason, std::mem::take(remarks))),
             Answer::Void => None,
         };
         let (id, _) = self.queue.pop_front()?;
@@ -158,13 +161,14 @@ impl Ledger {
 
     /// Sends every acknowledgement before which none is missing.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
-        while let Some((id, said)) = self.pubacks.pop() {
+        let committed = out.committed();
+        while let Some((id, said)) = self.pubacks.pop(committed) {
             self.answered();
             if let Some((reason, remarks)) = said {
                 out.acknowledge_with(AckKind::Puback, id, reason, remarks.list());
             }
         }
-        while let Some((id, said)) = self.pubrecs.pop() {
+        while let Some((id, said)) = self.pubrecs.pop(committed) {
             let Some((reason, remarks)) = said else {
                 continue;
             };

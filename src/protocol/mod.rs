@@ -2,9 +2,10 @@
 //! out. See [`Protocol`].
 //!
 //! Each category of packets is one machine in one file. This file, `commands`, `network`, `inbound`,
-//! `authenticate`, `delivery` and `pump` only compose them: what the application asks for, what the network
-//! and the clock bring, which machine gets a packet that arrived, what an authenticator answers, who took a
-//! message, and what may leave now. The two tables of state are in `session`.
+//! `authenticate`, `delivery`, `pump` and `restore` only compose them: what the application asks for, what
+//! the network and the clock bring, which machine gets a packet that arrived, what an authenticator answers,
+//! who took a message, what may leave now, and what a store holds. The two tables of state are in `session`;
+//! what of them outlives the process, and what waits until it does, is in `journal`.
 
 #![expect(
     clippy::exhaustive_structs,
@@ -19,6 +20,7 @@ mod delivery;
 mod inbound;
 mod network;
 mod pump;
+mod restore;
 mod session;
 
 // The machines, one per category of packets.
@@ -36,6 +38,8 @@ mod alias;
 mod config;
 mod effect;
 mod expiry;
+mod inheritance;
+mod journal;
 mod ledger;
 mod limits;
 mod line;
@@ -44,6 +48,7 @@ mod outbox;
 mod outgoing;
 mod packet_id;
 mod problem;
+pub mod record;
 mod window;
 mod wish;
 
@@ -52,11 +57,13 @@ pub use config::{Config, SessionMode};
 pub use connect::{Continuity, Credentials};
 pub use delivery::{Delivery, Step};
 pub use effect::{Asked, Done, Effect, Grant, Token};
+pub use journal::Kept;
 pub use limits::Limits;
 pub use login::{AuthStep, Login};
 pub use outbox::{BodyChunk, Chunk};
 pub use outgoing::Outgoing;
 pub use publish_in::Receipt;
+pub use restore::Restored;
 pub use subscribe::{BATCH, Subscription};
 pub use wish::{Identifier, Wish};
 
@@ -216,6 +223,7 @@ impl Protocol {
             && !session.unsubscribing.is_busy()
             && self.out.unsent() == 0
             && !self.out.owes()
+            && self.is_stored()
             && !self.out.needs_flush()
     }
 

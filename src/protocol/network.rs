@@ -145,6 +145,12 @@ impl Protocol {
                 self.session
                     .publish_in
                     .handle_timeout(now, &mut online.ledger, &mut self.out);
+                if self.session.inheritance.is_over(now) {
+                    self.disinherit();
+                }
+                let Link::Online(online) = &mut self.link else {
+                    return Ok(());
+                };
                 if let (Some(since), Some(end)) = (online.stalled, online.stalled_until())
                     && now >= end
                 {

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use super::journal::Journal;
 use super::{Done, Effect, Token};
 use crate::codec::publish::{AckKind, Naming};
 use crate::codec::{Ack, Overlong, Packet, Publish};
@@ -28,10 +29,13 @@ pub(super) const MARK: usize = 64 * 1024;
 /// Bodies above this size are sent by reference instead of being copied into the buffer.
 pub(super) const LARGE: usize = 64 * 1024;
 
+/// Bytes of an acknowledgement, at most.
+const ACKNOWLEDGEMENT: usize = 5;
+
 /// Held acknowledgements above this many bytes are more than an honest broker can ask for: each identifier of
-/// its messages and of ours is answered once before it is used again, in at most five bytes. They do not stop
-/// the reading before that, because what ends the holding has to be read.
-const HELD: usize = 2 * 65_535 * 5;
+/// its messages and of ours is answered once before it is used again. They do not stop the reading before that,
+/// because what ends the holding has to be read.
+const HELD: usize = 2 * 65_535 * ACKNOWLEDGEMENT;
 
 /// Who is told when an offset is flushed.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +102,8 @@ pub(super) struct Outbox {
     held: Option<Vec<u8>>,
     on_flush: VecDeque<(u64, OnFlush)>,
     effects: VecDeque<Effect>,
+    /// What is to be stored; none without a store.
+    pub(super) journal: Option<Box<Journal>>,
 }
 
 impl Outbox {
@@ -116,6 +122,7 @@ impl Outbox {
             held: None,
             on_flush: VecDeque::new(),
             effects: VecDeque::new(),
+            journal: None,
         }
     }
 
@@ -136,9 +143,15 @@ impl Outbox {
         (self.total - self.taken) as usize
     }
 
-    /// Whether the peer takes our acknowledgements too slowly to be read from: they must not pile up.
+    /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
+    /// for: they must not pile up.
     pub(super) fn is_clogged(&self) -> bool {
-        self.replies > MARK || self.held.as_ref().is_some_and(|held| held.len() > HELD)
+        let (gated, behind) = match &self.journal {
+            Some(journal) => (journal.gated() * ACKNOWLEDGEMENT, journal.is_clogged()),
+            None => (0, false),
+        };
+        let too_much = self.held.as_ref().is_some_and(|held| held.len() > HELD);
+        self.replies + gated > MARK || too_much || behind
     }
 
     /// Whether something may be encoded that can also wait.
@@ -241,6 +254,41 @@ impl Outbox {
             self.total += size as u64;
             self.replies += size;
         }
+    }
+
+    /// The same once everything that was journaled so far is on disk; without a store at once.
+    pub(super) fn acknowledge_stored(&mut self, kind: AckKind, id: PacketId, reason: Reason) {
+        match &mut self.journal {
+            None => self.acknowledge(kind, id, reason),
+            Some(journal) => {
+                journal.gate(kind, id, reason);
+                self.let_go();
+            }
+        }
+    }
+
+    /// Appends the acknowledgements that waited for what is on disk now.
+    pub(super) fn let_go(&mut self) {
+        let committed = self.committed();
+        while let Some((kind, id, reason)) = self
+            .journal
+            .as_mut()
+            .and_then(|journal| journal.pop_gated(committed))
+        {
+            self.acknowledge(kind, id, reason);
+        }
+    }
+
+    /// The number up to which batches are on disk: without a store nothing waits for one.
+    pub(super) fn committed(&self) -> u64 {
+        self.journal
+            .as_ref()
+            .map_or(u64::MAX, |journal| journal.committed())
+    }
+
+    /// The number of the last batch that holds a change.
+    pub(super) fn mark(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.mark())
     }
 
     /// Appends bytes that are a packet.
@@ -395,6 +443,9 @@ impl Outbox {
         self.replies = 0;
         self.held = None;
         self.limit = usize::MAX;
+        if let Some(journal) = &mut self.journal {
+            journal.disconnected();
+        }
         self.on_flush.drain(..).map(|(_, whom)| whom).collect()
     }
 }

@@ -71,6 +71,16 @@ impl PacketIds {
         Some(id)
     }
 
+    /// An earlier process gave this identifier, which is free. The counter goes on from there.
+    pub(super) fn occupy(&mut self, id: PacketId, owner: Owner) {
+        if (self.used + 1) * 2 > self.slots.len() {
+            self.grow();
+        }
+        self.used += 1;
+        self.last = id.get();
+        self.put(id, owner);
+    }
+
     /// Who holds `id`.
     pub(super) fn owner(&self, id: PacketId) -> Option<Owner> {
         self.find(id)

@@ -20,12 +20,14 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::Effect;
+use super::journal::Kept;
 use super::ledger::{Answer, Ledger};
 use super::outbox::Outbox;
+use super::record::{Key, write_nothing};
 use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::Violation;
-use crate::message::{PacketId, Qos};
+use crate::message::{Message, PacketId, Qos};
 use crate::properties::Remarks;
 use crate::reason::Reason;
 use crate::version::Version;
@@ -72,6 +74,8 @@ struct Untaken {
     remarks: Remarks,
     patience: Patience,
     debt: Debt,
+    /// The batch with its content, if it is acknowledged before it is taken; else 0.
+    batch: u64,
 }
 
 /// For how long a message may stay unread.
@@ -196,7 +200,7 @@ impl PublishIn {
                     seen: Seen::Perhaps,
                     ..
                 }) if !publish.dup => {
-                    self.forget_exactly(id);
+                    self.forget_exactly(id, out);
                     self.handle_publish(publish, deadline, ledger, out)
                 }
                 None => {
@@ -226,7 +230,7 @@ impl PublishIn {
                         // While a PUBREC waits for an older one, it answers the repetition too.
                         ExactlyState::Taken if exactly.is_owed(ledger) => {}
                         ExactlyState::Taken => {
-                            let answer = Answer::Ready(Reason::SUCCESS);
+                            let answer = Answer::Ready(Reason::SUCCESS, out.mark());
                             exactly.place = Some(ledger.pubrecs.push(id, answer));
                             ledger.flush(out);
                         }
@@ -281,39 +285,39 @@ impl PublishIn {
             return;
         }
         let untaken = self.untaken.remove(receipt.key);
+        let batch = untaken.batch;
         let answer = (untaken.reason, untaken.remarks);
-        self.acknowledge(untaken.qos, untaken.debt, answer, ledger, out);
+        self.acknowledge(untaken.qos, untaken.debt, answer, batch, ledger, out);
     }
 
     /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
     /// handed on again when the broker sends it again. What came after it waits for that.
-    pub(super) fn abandon(&mut self, receipt: Receipt) {
+    pub(super) fn abandon(&mut self, receipt: Receipt, out: &mut Outbox) {
         if self.untaken_of(receipt).is_none() {
             return;
         }
         let untaken = self.untaken.remove(receipt.key);
         match untaken.debt {
-            Debt::Owed { id, .. } | Debt::Adrift { id } => self.forget(untaken.qos, id),
+            Debt::Owed { id, .. } | Debt::Adrift { id } => self.forget(untaken.qos, id, out),
             Debt::Nothing => {}
         }
     }
 
     /// The QoS 2 identifier names another message now: the one that had it is owed nothing any more.
-    fn forget_exactly(&mut self, id: PacketId) {
-        if let Some(Exactly {
-            state: ExactlyState::Untaken(receipt),
-            ..
-        }) = self.exactly_once.remove(&id)
-        {
-            self.settle(receipt);
+    fn forget_exactly(&mut self, id: PacketId, out: &mut Outbox) -> Option<Exactly> {
+        let exactly = self.exactly_once.remove(&id)?;
+        match exactly.state {
+            ExactlyState::Untaken(receipt) => self.settle(receipt),
+            ExactlyState::Taken => unstore(id, out),
         }
+        Some(exactly)
     }
 
     /// The next message with this identifier is another one.
-    fn forget(&mut self, qos: Qos, id: PacketId) {
+    fn forget(&mut self, qos: Qos, id: PacketId, out: &mut Outbox) {
         match qos {
             Qos::ExactlyOnce => {
-                self.exactly_once.remove(&id);
+                self.forget_exactly(id, out);
             }
             Qos::AtLeastOnce | Qos::AtMostOnce => {
                 self.adrift.remove(&id);
@@ -327,6 +331,7 @@ impl PublishIn {
         qos: Qos,
         debt: Debt,
         (reason, remarks): (Reason, Remarks),
+        mut batch: u64,
         ledger: Option<&mut Ledger>,
         out: &mut Outbox,
     ) {
@@ -342,13 +347,14 @@ impl PublishIn {
         match qos {
             // After PUBREC with an error the identifier is new [MQTT-4.3.3-9]. Where there is no link to
             // send it on, the message comes again and can be refused again.
-            Qos::ExactlyOnce if refused => self.forget(qos, id),
+            Qos::ExactlyOnce if refused => self.forget(qos, id, out),
             Qos::ExactlyOnce => {
                 if let Some(exactly) = self.exactly_once.get_mut(&id) {
                     exactly.state = ExactlyState::Taken;
+                    batch = store(id, out);
                 }
             }
-            Qos::AtLeastOnce | Qos::AtMostOnce => self.forget(qos, id),
+            Qos::AtLeastOnce | Qos::AtMostOnce => self.forget(qos, id, out),
         }
         let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else {
             return;
@@ -358,9 +364,9 @@ impl PublishIn {
             Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
         };
         let answer = if remarks.is_empty() {
-            Answer::Ready(reason)
+            Answer::Ready(reason, batch)
         } else {
-            Answer::Worded(reason, remarks)
+            Answer::Worded(reason, remarks, batch)
         };
         owed.set(place, answer);
         ledger.flush(out);
@@ -373,13 +379,11 @@ impl PublishIn {
         ledger: &mut Ledger,
         out: &mut Outbox,
     ) -> bool {
-        let Some(exactly) = self.exactly_once.remove(&id) else {
-            out.acknowledge(AckKind::Pubcomp, id, Reason::PACKET_IDENTIFIER_NOT_FOUND);
+        let Some(exactly) = self.forget_exactly(id, out) else {
+            let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
+            out.acknowledge_stored(AckKind::Pubcomp, id, reason);
             return false;
         };
-        if let ExactlyState::Untaken(receipt) = exactly.state {
-            self.settle(receipt);
-        }
         // If the broker did not wait for a PUBREC, that must not come any more: it would answer the next
         // message with this identifier.
         if let Some(place) = exactly.place {
@@ -389,7 +393,7 @@ impl PublishIn {
             Seen::Now => ledger.answered(),
             Seen::Before | Seen::Perhaps => {}
         }
-        out.acknowledge(AckKind::Pubcomp, id, Reason::SUCCESS);
+        out.acknowledge_stored(AckKind::Pubcomp, id, Reason::SUCCESS);
         ledger.flush(out);
         true
     }
@@ -406,21 +410,22 @@ impl PublishIn {
         match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => {
-                self.forget(qos, id);
+                self.forget(qos, id, out);
                 ledger.unanswered += 1;
-                ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS));
+                ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS, 0));
             }
             Qos::ExactlyOnce => {
                 let old = self.exactly_once.remove(&id);
                 if old.as_ref().is_none_or(|old| old.seen != Seen::Now) {
                     ledger.unanswered += 1;
                 }
+                let answer = Answer::Ready(Reason::SUCCESS, store(id, out));
                 let place = match old.and_then(|old| old.place) {
                     Some(place) if ledger.pubrecs.is_waiting(place) => {
-                        ledger.pubrecs.set(place, Answer::Ready(Reason::SUCCESS));
+                        ledger.pubrecs.set(place, answer);
                         place
                     }
-                    Some(_) | None => ledger.pubrecs.push(id, Answer::Ready(Reason::SUCCESS)),
+                    Some(_) | None => ledger.pubrecs.push(id, answer),
                 };
                 let exactly = Exactly {
                     state: ExactlyState::Taken,
@@ -459,11 +464,44 @@ impl PublishIn {
             let Some(qos) = self.untaken_of(receipt).map(|untaken| untaken.qos) else {
                 continue;
             };
-            self.settle(receipt);
-            let answer = (Reason::SUCCESS, Remarks::NONE);
-            self.acknowledge(qos, debt, answer, Some(&mut *ledger), out);
+            // With a store, nothing is acknowledged that is not in it: the client looks for the message and
+            // says that it is late.
+            if out.journal.is_none() {
+                self.settle(receipt);
+                let answer = (Reason::SUCCESS, Remarks::NONE);
+                self.acknowledge(qos, debt, answer, 0, Some(&mut *ledger), out);
+            }
             out.effect(Effect::Overdue(receipt));
         }
+    }
+
+    /// A message will be acknowledged before it is taken: it is stored, for one of those who hold it. None
+    /// without a store.
+    pub(super) fn keep(
+        &mut self,
+        receipt: Receipt,
+        message: &Message,
+        out: &mut Outbox,
+    ) -> Option<Kept> {
+        let (kept, batch) = out.journal.as_mut()?.keep(message);
+        if let Some(untaken) = self.untaken_of(receipt) {
+            untaken.batch = batch;
+        }
+        Some(kept)
+    }
+
+    /// A message was not taken in time. With a store it is acknowledged now that it is in there.
+    pub(super) fn late(&mut self, receipt: Receipt, ledger: Option<&mut Ledger>, out: &mut Outbox) {
+        let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else {
+            return;
+        };
+        let Some(untaken) = self.untaken_of(receipt) else {
+            return;
+        };
+        let (qos, batch) = (untaken.qos, untaken.batch);
+        self.settle(receipt);
+        let answer = (Reason::SUCCESS, Remarks::NONE);
+        self.acknowledge(qos, debt, answer, batch, ledger, out);
     }
 
     /// An unread message must be taken by `deadline`, or is acknowledged then.
@@ -497,6 +535,7 @@ impl PublishIn {
             remarks: Remarks::NONE,
             patience: Patience::Endless,
             debt,
+            batch: 0,
         });
         Receipt { key, order }
     }
@@ -516,5 +555,19 @@ impl PublishIn {
         if let Some(untaken) = self.untaken_of(receipt) {
             untaken.debt = Debt::Nothing;
         }
+    }
+}
+
+/// The identifier stands in the store before PUBREC leaves. Returns the number of its batch.
+fn store(id: PacketId, out: &mut Outbox) -> u64 {
+    out.journal
+        .as_mut()
+        .map_or(0, |journal| journal.put(Key::Taken(id), write_nothing))
+}
+
+/// The identifier is gone from the store before PUBCOMP leaves [MQTT-4.3.3-12].
+fn unstore(id: PacketId, out: &mut Outbox) {
+    if let Some(journal) = &mut out.journal {
+        journal.remove(Key::Taken(id));
     }
 }

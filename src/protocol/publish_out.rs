@@ -10,13 +10,23 @@
 //!        │                     ▼                 └─────────────► ended: SessionLost, received
 //!        │  session lost   Unsettled ── session present, quota ──► Sent
 //!        └─────────────────────┘
+//!
+//!     with a store:
+//!               quota            on disk, room
+//!     Pending ────────► Named ─────────────────► Sent
+//!        ▲  session lost  │          an earlier process ──► Unsettled, Released
+//!        └────────────────┘
 //! ```
+//!
+//! With a store a message gets its identifier one step earlier, and leaves when both are on disk; what
+//! goes into the store is in `stored`.
 //!
 //! An entry outlives connections; the [`Window`] (quota and replay) belongs to one. Entries keep the
 //! order in which they were accepted, and released ones the order of their PUBRECs, because a replay
 //! follows it [MQTT-4.6.0-1/-4]. What a lost link does to them is in `replay`.
 
 mod replay;
+mod stored;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -40,6 +50,8 @@ use crate::reason::Reason;
 use crate::wait::Wait;
 use crate::when_full::WhenFull;
 
+use stored::{store_burnt, unstore, unstore_burnt};
+
 /// All QoS 1 and 2 messages that are not finished.
 #[derive(Debug, Default)]
 pub(super) struct PublishOut {
@@ -51,6 +63,8 @@ pub(super) struct PublishOut {
     /// Bytes of everything that is not finished.
     bytes: usize,
     next_order: u64,
+    /// How many at the front of `pending` have their identifier; none without a store.
+    named: usize,
     /// Identifiers of QoS 2 messages that were given up although the broker may have recorded them. It
     /// would swallow another message under one of these as a repeat [MQTT-4.3.3-10], so they stay in use
     /// until it answers or loses the session.
@@ -70,6 +84,17 @@ struct Entry {
     written: Written,
     /// Connections that ended over this message.
     cuts: u8,
+    /// What the store has of it.
+    stored: Option<Stored>,
+}
+
+/// What the store has, or is about to have, of a message.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    /// The number of the batch with all of it.
+    batch: u64,
+    /// Whether a record of its own tells the identifier.
+    renamed: bool,
 }
 
 /// Whether bytes of a message had reached the transport of a connection that is over.
@@ -86,6 +111,8 @@ enum Written {
 enum Stage {
     /// It has no identifier.
     Pending,
+    /// It has one, and leaves once the store has both. Never without a store.
+    Named { id: PacketId },
     /// PUBLISH is in the out buffer or beyond; its bytes began and ended at these offsets.
     Sent { id: PacketId, from: u64, to: u64 },
     /// The link was lost before it was acknowledged.
@@ -141,6 +168,7 @@ impl PublishOut {
             stage: Stage::Pending,
             written: Written::Never,
             cuts: 0,
+            stored: None,
         });
         self.pending.push_back(key);
         self.unstamped += 1;
@@ -185,15 +213,21 @@ impl PublishOut {
         });
         for key in expired {
             let error = Error::new(ErrorKind::Expired, Doing::Publishing);
-            self.give_up(key, None, error, ids, out);
+            let id = self.unname(key);
+            self.give_up(key, id, error, ids, out);
         }
+        self.first_end()
+    }
+
+    /// When the first of those that are pending expires.
+    pub(super) fn first_end(&self) -> Option<Instant> {
         let pending = self.pending.iter().filter_map(|key| self.entries.get(*key));
         pending.filter_map(|entry| entry.expires.end()).min()
     }
 
-    /// The oldest message of which no byte ever left is dropped, if there is one that has no identifier;
-    /// if somebody waits for it, the wait ends.
-    pub(super) fn drop_oldest(&mut self, out: &mut Outbox) -> bool {
+    /// The oldest message of which no byte ever left is dropped, if there is one; if somebody waits for it,
+    /// the wait ends.
+    pub(super) fn drop_oldest(&mut self, ids: &mut PacketIds, out: &mut Outbox) -> bool {
         let entries = &self.entries;
         let unsent = |key: &usize| {
             entries
@@ -204,7 +238,10 @@ impl PublishOut {
         let Some(key) = oldest.and_then(|at| self.pending.remove(at)) else {
             return false;
         };
-        if let Some((_, token)) = self.remove(key).wait {
+        if let Some(id) = self.unname(key) {
+            ids.release(id);
+        }
+        if let Some((_, token)) = self.remove(key, out).wait {
             let kind = ErrorKind::Dropped(WhenFull::DropOldest);
             out.done(token, Err(Error::new(kind, Doing::Publishing)));
         }
@@ -212,8 +249,11 @@ impl PublishOut {
     }
 
     /// Whether [`PublishOut::emit`] has something to send within the quota.
-    pub(super) fn wants_to_emit(&self, window: &Window, ids: &PacketIds) -> bool {
-        let fresh = !self.pending.is_empty() && ids.has_room();
+    pub(super) fn wants_to_emit(&self, window: &Window, ids: &PacketIds, out: &Outbox) -> bool {
+        let fresh = match &out.journal {
+            None => !self.pending.is_empty() && (self.named > 0 || ids.has_room()),
+            Some(journal) => self.is_next_stored(journal),
+        };
         let held = self.suspects(window) && matches!(window.proof, Proof::None | Proof::Asked);
         window.credit() > 0 && !held && (!window.replay.is_empty() || fresh)
     }
@@ -246,7 +286,7 @@ impl PublishOut {
         out: &mut Outbox,
     ) {
         let replayed = window.replay.pop_front();
-        let Some(key) = replayed.or_else(|| self.pending.pop_front()) else {
+        let Some(key) = replayed.or_else(|| self.pop_pending()) else {
             return;
         };
         let Some(entry) = self.entries.get_mut(key) else {
@@ -257,6 +297,7 @@ impl PublishOut {
         };
         let (id, dup) = match entry.stage {
             Stage::Pending => (None, false),
+            Stage::Named { id } => (Some(id), false),
             Stage::Unsettled { id } => (Some(id), entry.written == Written::InThisSession),
             Stage::Sent { .. } | Stage::Released { .. } => return,
         };
@@ -290,7 +331,7 @@ impl PublishOut {
         let naming = match entry.stage {
             // What is sent again has its whole topic (situation 3).
             Stage::Unsettled { .. } => Naming::Topic,
-            Stage::Pending | Stage::Sent { .. } | Stage::Released { .. } => {
+            Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } | Stage::Released { .. } => {
                 aliases.name(&publish, limits.maximum_packet_size)
             }
         };
@@ -350,7 +391,7 @@ impl PublishOut {
         if let Some(Stage::Released { id, .. }) = self.entries.get(key).map(|entry| &entry.stage) {
             // Repeated: PUBREL again, in case it was lost. A refusal comes too late.
             if !reason.is_error() {
-                out.acknowledge(AckKind::Pubrel, *id, Reason::SUCCESS);
+                out.acknowledge_stored(AckKind::Pubrel, *id, Reason::SUCCESS);
             }
             return !reason.is_error();
         }
@@ -380,7 +421,8 @@ impl PublishOut {
                 remarks: entry.wait.map_or(Remarks::NONE, |_| said.into()),
             };
         }
-        out.acknowledge(AckKind::Pubrel, id, Reason::SUCCESS);
+        self.store_release(key, out);
+        out.acknowledge_stored(AckKind::Pubrel, id, Reason::SUCCESS);
         true
     }
 
@@ -406,9 +448,10 @@ impl PublishOut {
                 ids.release(*id);
                 (*reason, std::mem::take(remarks))
             }
-            Some(Stage::Pending | Stage::Sent { .. } | Stage::Unsettled { .. }) | None => {
-                return false;
-            }
+            Some(
+                Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } | Stage::Unsettled { .. },
+            )
+            | None => return false,
         };
         window.acknowledged();
         window.finished(Qos::ExactlyOnce);
@@ -417,27 +460,50 @@ impl PublishOut {
     }
 
     /// The broker is done with the identifier of a message that was given up.
-    pub(super) fn handle_burnt(&mut self, id: PacketId, ids: &mut PacketIds) {
+    pub(super) fn handle_burnt(&mut self, id: PacketId, ids: &mut PacketIds, out: &mut Outbox) {
         self.burnt.retain(|burnt| *burnt != id);
         ids.release(id);
+        unstore_burnt(id, out);
     }
 
-    /// Nothing will be sent any more: every wait ends.
+    /// Nothing will be sent any more: every wait ends. What is in the store stays there.
     pub(super) fn close(&mut self, out: &mut Outbox) {
-        for entry in self.entries.drain() {
+        self.fail_waits(&Error::closed(Doing::Publishing), out);
+        self.entries.clear();
+        self.pending.clear();
+        self.named = 0;
+        self.bytes = 0;
+    }
+
+    /// Every wait ends with this error, wherever its message is.
+    pub(super) fn fail_waits(&mut self, error: &Error, out: &mut Outbox) {
+        for (_, entry) in &mut self.entries {
+            let handed_over = |stored: Stored| {
+                let journal = out.journal.as_ref();
+                journal.is_some_and(|journal| journal.is_handed_over(stored.batch))
+            };
             let sent = match entry.stage {
                 Stage::Released { .. } => Sent::Yes,
-                Stage::Pending | Stage::Unsettled { .. } if entry.written == Written::Never => {
+                // The next process sends it.
+                Stage::Pending | Stage::Named { .. } | Stage::Unsettled { .. }
+                    if entry.stored.is_some_and(handed_over) =>
+                {
+                    Sent::Maybe
+                }
+                Stage::Pending | Stage::Named { .. } | Stage::Unsettled { .. }
+                    if entry.written == Written::Never =>
+                {
                     Sent::No
                 }
-                Stage::Pending | Stage::Unsettled { .. } | Stage::Sent { .. } => Sent::Maybe,
+                Stage::Pending
+                | Stage::Named { .. }
+                | Stage::Unsettled { .. }
+                | Stage::Sent { .. } => Sent::Maybe,
             };
-            if let Some((_, token)) = entry.wait {
-                out.done(token, Err(Error::closed(Doing::Publishing).sent_as(sent)));
+            if let Some((_, token)) = entry.wait.take() {
+                out.done(token, Err(error.clone().sent_as(sent)));
             }
         }
-        self.pending.clear();
-        self.bytes = 0;
     }
 
     /// The broker has answered the PUBLISH of the entry `key`, which is of this QoS. Returns its
@@ -451,7 +517,7 @@ impl PublishOut {
                 window.settled(key, qos);
                 id
             }
-            Stage::Pending | Stage::Released { .. } => return None,
+            Stage::Pending | Stage::Named { .. } | Stage::Released { .. } => return None,
         };
         window.acknowledged();
         Some(id)
@@ -470,7 +536,7 @@ impl PublishOut {
             let error = Error::refused(reason, None, before.and(now), Doing::Publishing);
             return self.fail(key, error, out);
         }
-        let entry = self.remove(key);
+        let entry = self.remove(key, out);
         if let Some((_, token)) = entry.wait {
             out.done(token, Ok(Done::Acknowledged(reason, before.and(now))));
         }
@@ -495,6 +561,7 @@ impl PublishOut {
             {
                 ids.burn(id);
                 self.burnt.push(id);
+                store_burnt(id, out);
             }
             (Some(id), _) => ids.release(id),
             (None, _) => {}
@@ -508,15 +575,35 @@ impl PublishOut {
 
     /// The message ends with an error: its wait is told, or if nobody waits, an event says it.
     fn fail(&mut self, key: usize, error: Error, out: &mut Outbox) {
-        let entry = self.remove(key);
+        let entry = self.remove(key, out);
         match entry.wait {
             Some((_, token)) => out.done(token, Err(error)),
             None => out.effect(Effect::Unpublished(entry.message.map(Box::new), error)),
         }
     }
 
-    fn remove(&mut self, key: usize) -> Entry {
+    /// A message is not pending any more, and does not leave. Returns the identifier that it had.
+    fn unname(&mut self, key: usize) -> Option<PacketId> {
+        match self.entries.get(key)?.stage {
+            Stage::Named { id } => {
+                self.named = self.named.saturating_sub(1);
+                Some(id)
+            }
+            Stage::Pending
+            | Stage::Sent { .. }
+            | Stage::Unsettled { .. }
+            | Stage::Released { .. } => None,
+        }
+    }
+
+    fn pop_pending(&mut self) -> Option<usize> {
+        self.named = self.named.saturating_sub(1);
+        self.pending.pop_front()
+    }
+
+    fn remove(&mut self, key: usize, out: &mut Outbox) -> Entry {
         let entry = self.entries.remove(key);
+        unstore(&entry, out);
         self.bytes -= entry.cost;
         if self.entries.is_empty() && self.entries.capacity() > KEPT {
             // An idle client holds nothing; the next burst grows the table again.

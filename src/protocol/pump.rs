@@ -32,9 +32,25 @@ impl Protocol {
             auth.begin_if_due(now, &mut self.out);
             online.ping.probe_if_asked(&mut self.out);
         }
+        self.session.subscribing.store(&mut self.out);
         self.emit_requests();
+        self.store_messages();
         // What ends instead of being sent makes room without a byte, so nothing else would call again.
-        while self.emit_messages(now) && self.move_up() {}
+        while self.emit_messages(now) && self.move_up() {
+            self.store_messages();
+        }
+    }
+
+    /// With a store: what is accepted goes into it, before any byte of it leaves.
+    fn store_messages(&mut self) {
+        let window = match &self.link {
+            Link::Online(online) => Some(&online.window),
+            Link::Offline | Link::Connecting(_) | Link::Leaving(_) => None,
+        };
+        let Session {
+            ids, publish_out, ..
+        } = &mut self.session;
+        publish_out.store(window, ids, &mut self.out);
     }
 
     /// What waits to be sent and has expired ends now, with or without a link: its wait ends in time, and
@@ -72,7 +88,7 @@ impl Protocol {
         loop {
             match (subscribing.next_order(), unsubscribing.next_order()) {
                 (Some(one), other) if other.is_none_or(|other| one < other) => {
-                    if !subscribing.is_free() {
+                    if !subscribing.is_free() || !subscribing.is_next_stored(out) {
                         return;
                     }
                     subscribing.emit(&online.limits, ids, out);
@@ -114,7 +130,7 @@ impl Protocol {
             if publish_out.wants_proof(window) && !out.holds_back() {
                 ping.probe(out);
             }
-            if out.has_room() && publish_out.wants_to_emit(window, ids) {
+            if out.has_room() && publish_out.wants_to_emit(window, ids, out) {
                 publish_out.emit(now, limits, window, aliases, ids, out);
                 idle = false;
             }
@@ -156,6 +172,7 @@ impl Protocol {
                     .filter(|_| !self.out.holds_back()),
                 online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                 self.session.publish_in.poll_timeout(),
+                self.session.inheritance.poll_timeout(),
                 online.stalled_until(),
             ]
             .into_iter()

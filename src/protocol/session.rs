@@ -8,6 +8,7 @@ use super::Losses;
 use super::alias::Aliases;
 use super::auth::Authentication;
 use super::connect::Opening;
+use super::inheritance::Inheritance;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::line::Line;
@@ -30,6 +31,7 @@ pub(super) struct Session {
     pub(super) publish_in: PublishIn,
     pub(super) subscribing: Subscribing,
     pub(super) unsubscribing: Unsubscribing,
+    pub(super) inheritance: Inheritance,
     /// Callers who wait for room, per class of message.
     pub(super) line_qos0: Line,
     pub(super) line: Line,
@@ -80,6 +82,7 @@ impl Session {
             publish_in: PublishIn::default(),
             subscribing: Subscribing::default(),
             unsubscribing: Unsubscribing::default(),
+            inheritance: Inheritance::default(),
             line_qos0: Line::default(),
             line: Line::default(),
             expires: None,

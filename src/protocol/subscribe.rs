@@ -73,6 +73,8 @@ struct Request {
     identifier: Identifier,
     properties: Properties,
     flushed: bool,
+    /// The batch that has the filters; 0 if none has.
+    batch: u64,
 }
 
 impl Request {
@@ -133,6 +135,7 @@ impl Subscribing {
                     identifier: wish.identifier,
                     properties: subscription.properties.clone(),
                     flushed: false,
+                    batch: 0,
                 }),
             }
         }
@@ -145,23 +148,68 @@ impl Subscribing {
     }
 
     /// A subscriber wants another filter instead of this one, which was never asked for.
-    pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish) {
+    pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish, out: &mut Outbox) {
         for request in &mut self.queue {
             let call = request.call.and_then(|call| self.calls.get(call));
             if call.is_none_or(|call| call.owner != owner) {
                 continue;
             }
             for (filter, options) in &mut request.filters {
-                if **filter == *from {
-                    (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
+                if **filter != *from {
+                    continue;
+                }
+                (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
+                if let Some(journal) = &mut out.journal
+                    && request.batch > 0
+                {
+                    request.batch = journal.put_filter(filter, *options, request.identifier);
                 }
             }
         }
+        self.unstore(from, out);
     }
 
     /// The place of the next request in the common order.
     pub(super) fn next_order(&self) -> Option<u64> {
         self.queue.front().map(|request| request.order)
+    }
+
+    /// Journals the filters that were called for since the last call: what the broker is asked for, the next
+    /// process has to know of. Does nothing without a store.
+    pub(super) fn store(&mut self, out: &mut Outbox) {
+        let Some(journal) = &mut out.journal else {
+            return;
+        };
+        let is_fresh = |request: &&mut Request| request.call.is_some() && request.batch == 0;
+        for request in self.queue.iter_mut().rev().take_while(is_fresh) {
+            for (filter, options) in &request.filters {
+                request.batch = journal.put_filter(filter, *options, request.identifier);
+            }
+        }
+    }
+
+    /// Whether the filters of the next request are in the store, if there is one.
+    pub(super) fn is_next_stored(&self, out: &Outbox) -> bool {
+        let next = self.queue.front();
+        next.is_none_or(|request| request.batch <= out.committed())
+    }
+
+    /// Whether `filter` is subscribed to, or asked for.
+    pub(super) fn has(&self, filter: &str) -> bool {
+        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
+        let asked = self.queue.iter().chain(flights);
+        let mut asked = asked.filter(|request| request.call.is_some());
+        self.active.contains_key(filter)
+            || asked.any(|request| request.filters.iter().any(|(name, _)| **name == *filter))
+    }
+
+    /// The broker does not have `filter`, unless it is asked for again.
+    pub(super) fn unstore(&self, filter: &str, out: &mut Outbox) {
+        if let Some(journal) = &mut out.journal
+            && !self.has(filter)
+        {
+            journal.forget_filter(filter);
+        }
     }
 
     /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
@@ -367,6 +415,7 @@ impl Subscribing {
                         identifier: active.identifier,
                         properties: active.properties.list().into(),
                         flushed: false,
+                        batch: 0,
                     });
                 }
             }
@@ -428,6 +477,7 @@ impl Subscribing {
     }
 
     fn granted(&mut self, call: Option<usize>, grant: Grant, out: &mut Outbox) {
+        let refused = grant.error().is_some().then(|| Rc::clone(&grant.filter));
         match call.and_then(|call| self.calls.get_mut(call)) {
             Some(call) => call.grants.push(grant),
             None => {
@@ -436,6 +486,9 @@ impl Subscribing {
                     out.effect(Effect::Unrestored(grant));
                 }
             }
+        }
+        if let Some(filter) = refused {
+            self.unstore(&filter, out);
         }
     }
 

@@ -218,6 +218,7 @@ impl Unsubscribing {
         }
         for ((place, filter), reason) in request.filters.iter().zip(reasons) {
             subscribing.overtaken(filter, request.order);
+            subscribing.unstore(filter, out);
             let Some(call) = self.calls.get_mut(request.call) else {
                 continue;
             };

@@ -6,6 +6,10 @@ use std::collections::VecDeque;
 use super::limits::Limits;
 use crate::message::Qos;
 
+/// Messages of QoS 1 that get their identifiers before there is room for them: as many as the window of
+/// a broker that says nothing of it.
+const AHEAD: usize = 1024;
+
 /// What belongs to one connection: how many may be under way, and what is still to be sent again.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -54,6 +58,22 @@ impl Window {
             return 0;
         }
         self.maximum.saturating_sub(self.used)
+    }
+
+    /// Whether a message of this QoS may get its identifier before it is sent, if `named` others have it.
+    ///
+    /// At QoS 1 many may: to wait for the disk once per window of the broker would be slow. At QoS 2 only
+    /// what can leave at once: what has an identifier counts as perhaps sent if the process ends, and if
+    /// the broker loses the session too, it is given up.
+    pub(super) fn lets_name(&self, qos: Qos, named: usize) -> bool {
+        let free = self.credit().saturating_sub(self.replay.len());
+        match qos {
+            Qos::AtMostOnce | Qos::AtLeastOnce => named < free + AHEAD,
+            Qos::ExactlyOnce => {
+                let free_twice = self.exactly_once_maximum.saturating_sub(self.exactly_once);
+                named < free.min(free_twice)
+            }
+        }
     }
 
     /// The broker answered a PINGREQ.

@@ -7,6 +7,7 @@ mod cancel;
 mod fairness;
 mod forwarding;
 mod goodbye;
+mod heritage;
 mod hostile;
 mod identifiers;
 mod lifecycle;

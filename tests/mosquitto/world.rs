@@ -25,12 +25,17 @@ pub(crate) struct World {
 
 /// Runs a test to its end, or fails it when it is stuck.
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
+    run_for(PATIENCE, test);
+}
+
+/// The same with another idea of what is stuck.
+pub(crate) fn run_for<F: Future<Output = ()>>(patience: Duration, test: impl FnOnce(World) -> F) {
     let executor = Rc::new(LocalExecutor::new());
     let world = World {
         executor: Rc::clone(&executor),
     };
     let stuck = async {
-        Timer::after(PATIENCE).await;
+        Timer::after(patience).await;
         panic!("the test is stuck");
     };
     coracle::block_on(executor.run(future::or(test(world), stuck)));

@@ -13,6 +13,7 @@ mod queues;
 mod random;
 mod session;
 mod situations;
+mod store;
 mod subscribe;
 mod unsubscribe;
 
@@ -22,12 +23,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use coracle::codec::subscribe::FilterOptions;
+use coracle::protocol::record::Entry;
 use coracle::protocol::{
-    Accepted, Config, Credentials, Done, Effect, End, Identifier, Outgoing, Protocol, Receipt,
-    Step, Subscription, Token, Wish,
+    Accepted, Config, Credentials, Done, Effect, End, Identifier, Kept, Outgoing, Protocol,
+    Receipt, Step, Subscription, Token, Wish,
 };
 use coracle::{
-    Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Sent, Version, Wait,
+    Batch, Change, Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Record, Sent,
+    Version, Wait,
 };
 
 /// Where every script's clock starts. An `Instant` can only be had from the system; from here on all
@@ -55,18 +58,41 @@ const PRESENT_5: &[u8] = &[0x20, 3, 1, 0, 0];
 /// DISCONNECT without a reason.
 const DISCONNECT: &[u8] = &[0xE0, 0];
 
-/// Plays `script` twice: with the input as it is, and with every byte of it by itself.
+/// Plays `script` with the input as it is and with every byte of it by itself; without a store, and with one
+/// that has everything on disk at once, which must change nothing.
 fn play(config: &Config, script: impl Fn(&mut Scene)) {
-    for feed in [Feed::Whole, Feed::Bytewise] {
-        let mut scene = Scene::new(config.clone(), feed);
-        script(&mut scene);
-        scene.rest();
+    play_with(&[None, Some(Disk::at_once())], config, script);
+}
+
+/// Without a store alone: what a store changes is the order between classes of packets, that an identifier is
+/// given earlier, and that what stays in it may still be sent.
+fn play_unstored(config: &Config, script: impl Fn(&mut Scene)) {
+    play_with(&[None], config, script);
+}
+
+fn play_with(disks: &[Option<Disk>], config: &Config, script: impl Fn(&mut Scene)) {
+    for disk in disks {
+        for feed in [Feed::Whole, Feed::Bytewise] {
+            let mut scene = Scene::new(config.clone(), feed);
+            if let Some(disk) = disk {
+                scene.boot(disk.clone());
+            }
+            script(&mut scene);
+            scene.rest();
+        }
     }
 }
 
 /// As [`play`], with the connection open and CONNECT out of sight.
 fn play_online(config: &Config, script: impl Fn(&mut Scene)) {
     play(config, |scene| {
+        scene.open();
+        script(scene);
+    });
+}
+
+fn play_online_unstored(config: &Config, script: impl Fn(&mut Scene)) {
+    play_unstored(config, |scene| {
         scene.open();
         script(scene);
     });
@@ -96,15 +122,71 @@ enum Feed {
     Bytewise,
 }
 
+/// What a store has on disk.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    records: BTreeMap<u64, Vec<u8>>,
+    /// The batch that was handed over.
+    under_way: Option<Batch>,
+    /// Whether it is on disk at once, or when the script says so.
+    at_once: bool,
+}
+
+impl Disk {
+    /// An empty one, which is as fast as can be.
+    fn at_once() -> Self {
+        Self {
+            at_once: true,
+            ..Self::default()
+        }
+    }
+
+    fn read(&self) -> Vec<Record> {
+        let records = self.records.iter();
+        records
+            .map(|(key, value)| Record::new(*key, value.clone()))
+            .collect()
+    }
+
+    /// Whether it says that the broker has the session.
+    fn has_session(&self) -> bool {
+        self.records
+            .iter()
+            .map(|(key, value)| Entry::read(&Record::new(*key, value.clone())))
+            .any(|entry| matches!(entry, Ok(Entry::Session(identity)) if identity.ours))
+    }
+
+    /// The batch that was handed over is on disk. Returns whether there was one.
+    fn commit(&mut self) -> bool {
+        let Some(batch) = self.under_way.take() else {
+            return false;
+        };
+        for change in batch.iter() {
+            match change {
+                Change::Put(key, value) => {
+                    self.records.insert(key, value.to_vec());
+                }
+                Change::Remove(key) => {
+                    self.records.remove(&key);
+                }
+            }
+        }
+        true
+    }
+}
+
 /// A message that arrived, and what it is owed.
 struct Got {
     message: Message,
     receipt: Option<Receipt>,
+    /// It is in the store until it is taken.
+    kept: Option<Kept>,
 }
 
 /// A protocol with a driver that does what the contract on [`Protocol`] asks of it.
 struct Scene {
     protocol: Protocol,
+    disk: Option<Disk>,
     start: Instant,
     now: Instant,
     feed: Feed,
@@ -132,6 +214,7 @@ impl Scene {
         let now = epoch();
         Self {
             protocol: Protocol::new(config),
+            disk: None,
             start: now,
             now,
             feed,
@@ -234,6 +317,7 @@ impl Scene {
     /// One turn: what may leave leaves, as far as the transport takes it.
     fn turn(&mut self) {
         self.protocol.pump(self.now);
+        self.keep();
         while self.takes > 0 {
             let Some(chunk) = self.protocol.poll_chunk() else {
                 break;
@@ -244,6 +328,7 @@ impl Scene {
             self.takes -= if self.takes == usize::MAX { 0 } else { count };
             self.protocol.handle_written(self.now, chunk, count);
             self.protocol.pump(self.now);
+            self.keep();
         }
         if self.takes == 0
             && let Some(chunk) = self.protocol.poll_chunk()
@@ -255,7 +340,34 @@ impl Scene {
             self.protocol.handle_flushed(self.now);
         }
         self.protocol.pump(self.now);
+        self.keep();
         self.collect();
+    }
+
+    /// What was handed over is on disk. Returns whether there was anything.
+    fn commit(&mut self) -> bool {
+        let arrived = self.disk.as_mut().is_some_and(Disk::commit);
+        if arrived {
+            self.protocol.handle_committed();
+        }
+        arrived
+    }
+
+    /// Hands over what has gathered.
+    fn keep(&mut self) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        while let Some(batch) = self.protocol.poll_batch() {
+            assert!(disk.under_way.is_none(), "one batch at a time");
+            disk.under_way = Some(batch);
+            if !disk.at_once {
+                return;
+            }
+            disk.commit();
+            self.protocol.handle_committed();
+            self.protocol.pump(self.now);
+        }
     }
 
     fn collect(&mut self) {
@@ -265,6 +377,13 @@ impl Scene {
                 assert!(wait.is_none(), "wait {token} ended twice: {outcome:?}");
                 *wait = Some(outcome);
             } else {
+                if let Effect::Overdue(receipt) = effect {
+                    let held = self.got.iter_mut();
+                    for got in held.filter(|got| got.receipt == Some(receipt)) {
+                        got.kept = self.protocol.keep(receipt, &got.message);
+                    }
+                    self.protocol.late(receipt);
+                }
                 self.effects.push_back(effect);
             }
         }
@@ -316,7 +435,11 @@ impl Scene {
                     from += size;
                     let receipt = delivery.receipt();
                     let message = delivery.incoming().to_message();
-                    self.got.push_back(Got { message, receipt });
+                    self.got.push_back(Got {
+                        message,
+                        receipt,
+                        kept: None,
+                    });
                     if let Some(receipt) = receipt {
                         let deadline = self.now + self.protocol.config().take_timeout;
                         self.protocol
@@ -406,8 +529,16 @@ impl Scene {
     }
 
     fn refuse(&mut self, got: &Got, reason: Reason) {
-        let receipt = got.receipt.expect("only QoS 1 and 2 are taken");
-        self.protocol.take(receipt, reason);
+        assert!(
+            got.receipt.is_some() || got.kept.is_some(),
+            "only QoS 1 and 2 are taken"
+        );
+        if let Some(receipt) = got.receipt {
+            self.protocol.take(receipt, reason);
+        }
+        if let Some(kept) = got.kept {
+            self.protocol.let_go(kept);
+        }
         self.turn();
     }
 

@@ -229,7 +229,7 @@ fn qos_0_offline_is_kept_in_order_or_fails_by_option() {
 
 #[test]
 fn close_ends_every_wait_and_says_what_left() {
-    play_online(&v5(), |scene| {
+    play_online_unstored(&v5(), |scene| {
         scene.takes = 9 + 9;
         let released = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
         let written = scene.publish(Qos::AtLeastOnce, b"b", Wait::Ack);
@@ -265,7 +265,7 @@ fn close_ends_every_wait_and_says_what_left() {
 
 #[test]
 fn close_while_online_says_closed_everywhere() {
-    play_online(&v5(), |scene| {
+    play_online_unstored(&v5(), |scene| {
         scene.takes = 1;
         let zero = scene.publish_0(b"d", Wait::Sent);
         let one = scene.publish(Qos::AtLeastOnce, b"c", Wait::Ack);
@@ -308,7 +308,7 @@ fn both_classes_keep_their_order_and_neither_waits_for_the_other() {
 
 #[test]
 fn offline_messages_of_both_classes_take_turns() {
-    play(&v5(), |scene| {
+    play_unstored(&v5(), |scene| {
         for payload in [b"a", b"b"] {
             scene.publish(Qos::AtLeastOnce, payload, Wait::None);
         }
@@ -394,7 +394,7 @@ fn everything_of_one_turn_leaves_in_one_chunk() {
 #[test]
 fn large_bodies_are_written_without_being_copied() {
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
-        play_online(&v5(), |scene| {
+        play_online_unstored(&v5(), |scene| {
             let body = Rc::new(vec![b'L'; 65_537]);
             let message = Message::new("t", Rc::clone(&body)).qos(qos);
             let (wait, token) = scene.begin_for(Wait::Sent);
@@ -574,7 +574,7 @@ fn a_pending_message_expires_and_what_is_left_of_its_expiry_is_sent() {
             .expiry(Duration::from_secs(seconds))
             .qos(Qos::AtLeastOnce)
     };
-    play(&v5(), |scene| {
+    play_unstored(&v5(), |scene| {
         let short = scene.publish_message(expiring(10), Wait::Ack);
         let long = scene.publish_message(expiring(100), Wait::Ack);
         let zero = scene.publish_message(expiring(10).qos(Qos::AtMostOnce), Wait::Sent);
@@ -645,7 +645,7 @@ fn a_message_sent_anew_may_expire_and_was_perhaps_sent() {
 
 #[test]
 fn before_5_0_expiry_is_kept_by_the_client_alone() {
-    play(&v3(), |scene| {
+    play_unstored(&v3(), |scene| {
         let message = |seconds| Message::new("t", "a").expiry(Duration::from_secs(seconds));
         let short = scene.publish_message(message(10), Wait::Ack);
         scene.publish_message(message(100), Wait::None);

@@ -230,7 +230,7 @@ fn pubrec_makes_room_because_the_content_is_dropped() {
 
 #[test]
 fn close_ends_those_in_line() {
-    play(&two(), |scene| {
+    play_unstored(&two(), |scene| {
         for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
             let tokens: Vec<_> = (0..4)
                 .map(|_| scene.publish(qos, b"a", Wait::Ack))
@@ -257,7 +257,7 @@ fn those_in_line_move_up_when_messages_end_instead_of_being_sent() {
         ..v5()
     };
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
-        play(&config, |scene| {
+        play_unstored(&config, |scene| {
             for _ in 0..4 {
                 let message = Message::new("t", "old")
                     .qos(qos)

@@ -1134,7 +1134,7 @@ fn situation_11_out_the_pubrel_phase_is_included() {
 fn situation_11_out_before_5_0_at_most_twenty_are_qos_2() {
     // mosquitto drops what comes beyond them, and confirms it: the older versions cannot refuse.
     for version in [Version::V3_1, Version::V3_1_1] {
-        play_online(&config(version), |scene| {
+        play_online_unstored(&config(version), |scene| {
             scene.wire.clear();
             for _ in 0..100 {
                 scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
@@ -1169,7 +1169,7 @@ fn situation_11_out_before_5_0_at_most_twenty_are_qos_2() {
 #[test]
 fn situation_11_out_everything_else_goes_on_at_quota_zero() {
     // [MQTT-3.3.4-8], [MQTT-4.9.0-3]
-    play(&v5(), |scene| {
+    play_unstored(&v5(), |scene| {
         scene.open_with(b"\x20\x06\0\0\x03\x21\0\x01");
         scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
         scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
@@ -1343,7 +1343,7 @@ fn situation_12_a_queued_message_that_breaks_new_limits_fails() {
 
 #[test]
 fn situation_12_with_none_it_is_an_event() {
-    play_online(&v5(), |scene| {
+    play_online_unstored(&v5(), |scene| {
         scene.cut();
         scene.publish(Qos::ExactlyOnce, b"a", Wait::None);
         scene.publish_message(

@@ -185,7 +185,7 @@ fn few_requests_are_unanswered_at_a_time() {
 #[test]
 fn an_unsubscribe_waits_behind_no_message() {
     // [MQTT-3.3.4-8]
-    play(&v5(), |scene| {
+    play_unstored(&v5(), |scene| {
         scene.open_with(b"\x20\x06\0\0\x03\x21\0\x01");
         scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
         scene.publish(Qos::AtLeastOnce, b"b", Wait::None);

@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use super::{Debt, Patience, PublishIn, Receipt, Seen};
+use super::{Debt, Exactly, ExactlyState, Patience, PublishIn, Receipt, Seen};
 use crate::message::{PacketId, Qos};
 use crate::protocol::ledger::{Answer, Ledger};
+use crate::protocol::outbox::Outbox;
 
 impl PublishIn {
     /// The connection is over: what was owed is owed no more, and the messages stay where they are.
@@ -46,12 +47,28 @@ impl PublishIn {
     }
 
     /// The broker lost the session: its identifiers mean nothing any more.
-    pub(in crate::protocol) fn session_lost(&mut self) {
+    pub(in crate::protocol) fn session_lost(&mut self, out: &mut Outbox) {
         for (_, untaken) in &mut self.untaken {
             untaken.debt = Debt::Nothing;
         }
-        self.exactly_once.clear();
+        for (id, exactly) in std::mem::take(&mut self.exactly_once) {
+            match exactly.state {
+                ExactlyState::Untaken(_) => {}
+                ExactlyState::Taken => super::unstore(id, out),
+            }
+        }
         self.adrift.clear();
+    }
+
+    /// The store has this QoS 2 identifier. The broker may have lost the session without our knowing, so
+    /// what comes under it without DUP is another message.
+    pub(in crate::protocol) fn restore(&mut self, id: PacketId) {
+        let exactly = Exactly {
+            state: ExactlyState::Taken,
+            seen: Seen::Perhaps,
+            place: None,
+        };
+        self.exactly_once.insert(id, exactly);
     }
 
     /// An untaken message came again: its acknowledgement is owed on this connection too.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::stored::unstore_burnt;
 use super::{PublishOut, Stage, Written};
 use crate::codec::publish::AckKind;
 use crate::error::{Doing, Error, ErrorKind, Sent};
@@ -30,13 +31,13 @@ impl PublishOut {
             match entry.stage {
                 Stage::Released { id, order, .. } => released.push((order, id)),
                 Stage::Unsettled { .. } => unsettled.push((entry.order, key)),
-                Stage::Pending | Stage::Sent { .. } => {}
+                Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } => {}
             }
         }
         released.sort_unstable();
         unsettled.sort_unstable();
         for (_, id) in &released {
-            out.acknowledge(AckKind::Pubrel, *id, Reason::SUCCESS);
+            out.acknowledge_stored(AckKind::Pubrel, *id, Reason::SUCCESS);
         }
         // A broker that lowered its Receive Maximum gets no PUBLISH until enough are finished.
         let replay = unsettled.into_iter().map(|(_, key)| key).collect();
@@ -58,9 +59,15 @@ impl PublishOut {
         for (key, entry) in &mut self.entries {
             match entry.stage {
                 Stage::Pending => {}
+                Stage::Named { id } => {
+                    ids.release(id);
+                    entry.stage = Stage::Pending;
+                    entry.store_name(None, out);
+                }
                 Stage::Sent { id, .. } | Stage::Unsettled { id } => {
                     ids.release(id);
                     entry.stage = Stage::Pending;
+                    entry.store_name(None, out);
                     let was_written = entry.written != Written::Never;
                     if entry.qos == Qos::ExactlyOnce && was_written && !republish {
                         ended.push((entry.order, key, Sent::Maybe));
@@ -77,8 +84,10 @@ impl PublishOut {
                 }
             }
         }
+        self.named = 0;
         for id in self.burnt.drain(..) {
             ids.release(id);
+            unstore_burnt(id, out);
         }
         again.sort_unstable();
         ended.sort_unstable_by_key(|(order, ..)| *order);

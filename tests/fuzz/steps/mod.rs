@@ -1,20 +1,24 @@
 //! What the fuzz targets in `fuzz/` do with one input, here so that the tests do the same.
 
 mod application;
+mod client;
 mod connected;
 mod decoder;
 mod fair;
+mod handshake;
 mod input;
 mod observer;
 mod packets;
 mod rig;
 
-/// Panics if something is wrong with these bytes.
-type Target = fn(&[u8]);
+/// What a target does with an input. It panics if something is wrong.
+pub(crate) type Step = fn(&[u8]);
 
 /// Each target by its name.
-pub(crate) const TARGETS: [(&str, Target); 3] = [
+pub(crate) const TARGETS: [(&str, Step); 5] = [
     ("decoder", decoder::run),
     ("connected", connected::run),
     ("packets", packets::run),
+    ("client", client::run),
+    ("handshake", handshake::run),
 ];

@@ -1,0 +1,230 @@
+//! QoS 1 and 2 messages on their way out, as the store has them: what is written when, and what the next
+//! process makes of it.
+//!
+//! ```text
+//!     accept ──► Outgoing(order): message ─────────────────────────────► removed, when it is done
+//!       │            + packet id, if it is about to leave                  ▲
+//!       └─ offline, no quota ──► Named(order): packet id, later            │
+//!                                                 PUBREC ──► Outgoing(order): released
+//! ```
+
+use super::{Entry, PublishOut, Stage, Stored, Written};
+use crate::message::{Message, PacketId, Qos};
+use crate::properties::Remarks;
+use crate::protocol::expiry::Expiry;
+use crate::protocol::journal::Journal;
+use crate::protocol::outbox::Outbox;
+use crate::protocol::outgoing::{OVERHEAD, cost};
+use crate::protocol::packet_id::{Owner, PacketIds};
+use crate::protocol::record::{Key, write_name, write_nothing, write_outgoing, write_released};
+use crate::protocol::window::Window;
+use crate::reason::Reason;
+
+impl PublishOut {
+    /// Journals what was accepted since the last call, and gives identifiers to what may soon leave; on a
+    /// connection with this window. Does nothing without a store.
+    pub(in crate::protocol) fn store(
+        &mut self,
+        window: Option<&Window>,
+        ids: &mut PacketIds,
+        out: &mut Outbox,
+    ) {
+        let Some(journal) = &mut out.journal else {
+            return;
+        };
+        let entries = &self.entries;
+        let is_fresh = |key: &&usize| entries.get(**key).is_some_and(|new| new.stored.is_none());
+        let fresh = self.pending.iter().rev().take_while(is_fresh).count();
+        let first = self.pending.len() - fresh;
+        let mut index = self.named;
+        while let Some(key) = self.pending.get(index).copied() {
+            let Some(entry) = self.entries.get_mut(key) else {
+                return;
+            };
+            // Those before have one: identifiers are given in order, as replays follow it.
+            let may_name = self.named == index
+                && ids.has_room()
+                && window.is_some_and(|window| window.lets_name(entry.qos, index));
+            let id = if may_name {
+                ids.take(Owner::PublishOut(key))
+            } else {
+                None
+            };
+            match (entry.stored, id, &entry.message) {
+                (None, id, Some(message)) => {
+                    let dies = journal.date_of(entry.expires);
+                    let batch = journal.put(Key::Outgoing(entry.order), |out| {
+                        write_outgoing(id, dies, message, out);
+                    });
+                    entry.stored = Some(Stored {
+                        batch,
+                        renamed: false,
+                    });
+                }
+                (Some(_), Some(id), _) => entry.write_name(Some(id), journal),
+                (Some(_), None, _) | (None, _, None) => {}
+            }
+            match id {
+                Some(id) => {
+                    entry.stage = Stage::Named { id };
+                    self.named += 1;
+                    index += 1;
+                }
+                // None of those that wait for quota, then.
+                None => index = (index + 1).max(first),
+            }
+        }
+    }
+
+    /// Whether the next message may leave, as far as the store is concerned.
+    pub(super) fn is_next_stored(&self, journal: &Journal) -> bool {
+        let next = self.pending.front().and_then(|key| self.entries.get(*key));
+        self.named > 0
+            && next
+                .and_then(|entry| entry.stored)
+                .is_some_and(|stored| stored.batch <= journal.committed())
+    }
+
+    /// PUBREC came for the entry `key`: that is on disk before PUBREL leaves [MQTT-4.3.3-6].
+    pub(super) fn store_release(&mut self, key: usize, out: &mut Outbox) {
+        let (Some(journal), Some(entry)) = (&mut out.journal, self.entries.get_mut(key)) else {
+            return;
+        };
+        let Stage::Released {
+            id, order, reason, ..
+        } = entry.stage
+        else {
+            return;
+        };
+        let batch = journal.put(Key::Outgoing(entry.order), |out| {
+            write_released(id, order, reason, out);
+        });
+        let renamed = entry.stored.is_some_and(|stored| stored.renamed);
+        entry.stored = Some(Stored { batch, renamed });
+    }
+
+    /// What was accepted in this process before the store was read comes after everything in it.
+    pub(in crate::protocol) fn make_way(&mut self, next_order: u64) {
+        for (_, entry) in &mut self.entries {
+            entry.order += next_order;
+        }
+        self.next_order += next_order;
+    }
+
+    /// The store has this message. With an identifier, which is free, it may have been sent.
+    pub(in crate::protocol) fn restore(
+        &mut self,
+        order: u64,
+        message: Message,
+        expires: Expiry,
+        named: Option<PacketId>,
+        renamed: bool,
+        ids: &mut PacketIds,
+    ) {
+        let cost = cost(message.topic().len(), message.payload().len());
+        self.bytes += cost;
+        let (stage, written) = match named {
+            Some(id) => (Stage::Unsettled { id }, Written::InThisSession),
+            None => (Stage::Pending, Written::Never),
+        };
+        let key = self.entries.insert(Entry {
+            qos: message.quality_of_service(),
+            message: Some(message),
+            cost,
+            order,
+            expires,
+            wait: None,
+            stage,
+            written,
+            cuts: 0,
+            stored: Some(Stored { batch: 0, renamed }),
+        });
+        match named {
+            Some(id) => ids.occupy(id, Owner::PublishOut(key)),
+            None => {
+                let old = |key: &usize| self.entries[*key].order < order;
+                let place = self.pending.partition_point(old);
+                self.pending.insert(place, key);
+            }
+        }
+    }
+
+    /// The store has what is left of a message that the broker received: its identifier, which is free, its
+    /// place among those, and what PUBREC said.
+    pub(in crate::protocol) fn restore_released(
+        &mut self,
+        order: u64,
+        stage: (PacketId, u64, Reason),
+        renamed: bool,
+        ids: &mut PacketIds,
+    ) {
+        let (id, released, reason) = stage;
+        self.bytes += OVERHEAD;
+        let key = self.entries.insert(Entry {
+            qos: Qos::ExactlyOnce,
+            message: None,
+            cost: OVERHEAD,
+            order,
+            expires: Expiry::Never,
+            wait: None,
+            stage: Stage::Released {
+                id,
+                order: released,
+                reason,
+                remarks: Remarks::NONE,
+            },
+            written: Written::InThisSession,
+            cuts: 0,
+            stored: Some(Stored { batch: 0, renamed }),
+        });
+        ids.occupy(id, Owner::PublishOut(key));
+    }
+
+    /// The store has an identifier that is free but may not be used.
+    pub(in crate::protocol) fn restore_burnt(&mut self, id: PacketId, ids: &mut PacketIds) {
+        self.burnt.push(id);
+        ids.occupy(id, Owner::Burnt);
+    }
+}
+
+impl Entry {
+    /// The identifier has changed.
+    pub(super) fn store_name(&mut self, id: Option<PacketId>, out: &mut Outbox) {
+        if let Some(journal) = &mut out.journal {
+            self.write_name(id, journal);
+        }
+    }
+
+    fn write_name(&mut self, id: Option<PacketId>, journal: &mut Journal) {
+        let batch = journal.put(Key::Named(self.order), |out| write_name(id, out));
+        self.stored = Some(Stored {
+            batch,
+            renamed: true,
+        });
+    }
+}
+
+/// The message is done with.
+pub(super) fn unstore(entry: &Entry, out: &mut Outbox) {
+    let (Some(journal), Some(stored)) = (&mut out.journal, entry.stored) else {
+        return;
+    };
+    journal.remove(Key::Outgoing(entry.order));
+    if stored.renamed {
+        journal.remove(Key::Named(entry.order));
+    }
+}
+
+/// The identifier may not be used, not by the next process either.
+pub(super) fn store_burnt(id: PacketId, out: &mut Outbox) {
+    if let Some(journal) = &mut out.journal {
+        journal.put(Key::Burnt(id), write_nothing);
+    }
+}
+
+/// The identifier may be used again.
+pub(super) fn unstore_burnt(id: PacketId, out: &mut Outbox) {
+    if let Some(journal) = &mut out.journal {
+        journal.remove(Key::Burnt(id));
+    }
+}

@@ -1,0 +1,234 @@
+//! The one thread of a store: what waits for a disk happens there, never in the driver's turn.
+//!
+//! Two threads meet at one desk, which holds one batch:
+//!
+//! ```text
+//!           submit              the thread takes it
+//!   Free ───────────► Waiting ────────────────────► Committing ──────► Committed
+//!     ▲                                                  │                 │
+//!     │                                                  └──► Failed       │
+//!     └────────────────────── told by poll ────────────────────────────────┘
+//! ```
+//!
+//! `Failed` is final. A lock and a condition variable do no harm here: they are taken a few times per batch,
+//! never for a message, and nobody waits under the lock. The thread starts with the first batch, so that a
+//! client that has nothing to keep has no thread, and ends with the store, after the batch that is still on
+//! its way.
+
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::{self, JoinHandle};
+
+use super::database::Database;
+use super::{Batch, StoreError, StoreErrorKind};
+
+/// Shown by `top` and debuggers; Linux cuts a name after 15 bytes.
+const THREAD_NAME: &str = "coracle-store";
+
+/// Commits one batch after the other.
+#[derive(Debug)]
+pub(super) struct Committer {
+    desk: Arc<Desk>,
+    thread: Thread,
+}
+
+/// Whether the thread runs, and where the database is.
+#[derive(Debug)]
+enum Thread {
+    Absent(Database),
+    Present(JoinHandle<()>),
+    /// It could not be started; the desk says why.
+    Impossible,
+}
+
+#[derive(Debug)]
+struct Desk {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    work: Work,
+    owner: Owner,
+    /// Who waits for the batch.
+    waker: Waker,
+}
+
+#[derive(Debug)]
+enum Work {
+    Free,
+    Waiting(Batch),
+    Committing,
+    Committed,
+    Failed(StoreError),
+}
+
+/// Whether more batches can come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Here,
+    Gone,
+}
+
+impl Committer {
+    pub(super) fn new(database: Database) -> Self {
+        let state = State {
+            work: Work::Free,
+            owner: Owner::Here,
+            waker: Waker::noop().clone(),
+        };
+        Self {
+            desk: Arc::new(Desk {
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+            }),
+            thread: Thread::Absent(database),
+        }
+    }
+
+    /// The database, as long as no batch was handed over.
+    pub(super) fn database(&self) -> Option<&Database> {
+        match &self.thread {
+            Thread::Absent(database) => Some(database),
+            Thread::Present(_) | Thread::Impossible => None,
+        }
+    }
+
+    /// Hands over a batch. After a failure nothing is committed any more.
+    pub(super) fn submit(&mut self, batch: Batch) {
+        self.desk.put(batch);
+        self.thread = match mem::replace(&mut self.thread, Thread::Impossible) {
+            Thread::Absent(database) => self.start(database),
+            thread @ (Thread::Present(_) | Thread::Impossible) => thread,
+        };
+    }
+
+    fn start(&self, mut database: Database) -> Thread {
+        let desk = Arc::clone(&self.desk);
+        let work = move || {
+            desk.work(&mut database);
+            database.close();
+        };
+        let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
+        match thread.spawn(work) {
+            Ok(handle) => Thread::Present(handle),
+            Err(error) => {
+                let text = format!("no thread for the store: {error}");
+                let error = StoreError::new(StoreErrorKind::Other, text);
+                self.desk.end(Err(error));
+                Thread::Impossible
+            }
+        }
+    }
+
+    /// How the batch ended, or not yet; then this waker is woken when it has.
+    pub(super) fn poll_committed(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {
+        self.desk.poll(waker)
+    }
+}
+
+impl Drop for Committer {
+    /// Waits until the batch on its way is on disk and the file is closed: whoever opens it next finds
+    /// everything in it, and no lock.
+    fn drop(&mut self) {
+        match mem::replace(&mut self.thread, Thread::Impossible) {
+            Thread::Absent(mut database) => database.close(),
+            Thread::Present(handle) => {
+                self.desk.leave();
+                // It catches panics; one that got through was told by the panic hook.
+                let _ = handle.join();
+            }
+            Thread::Impossible => {}
+        }
+    }
+}
+
+impl Desk {
+    /// The life of the thread.
+    fn work(&self, database: &mut Database) {
+        while let Some(batch) = self.next() {
+            let result = database.commit(&batch);
+            let failed = result.is_err();
+            self.end(result);
+            if failed {
+                return;
+            }
+        }
+    }
+
+    /// The next batch. `None` ends the thread.
+    fn next(&self) -> Option<Batch> {
+        let mut state = self.lock();
+        loop {
+            match mem::replace(&mut state.work, Work::Committing) {
+                Work::Waiting(batch) => return Some(batch),
+                work @ (Work::Free | Work::Committing | Work::Committed | Work::Failed(_)) => {
+                    state.work = work;
+                }
+            }
+            if state.owner == Owner::Gone {
+                return None;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Says how the batch ended; its waiter is woken outside of the lock.
+    fn end(&self, result: Result<(), StoreError>) {
+        let mut state = self.lock();
+        state.work = match result {
+            Ok(()) => Work::Committed,
+            Err(error) => Work::Failed(error),
+        };
+        let waker = mem::replace(&mut state.waker, Waker::noop().clone());
+        drop(state);
+        // A panic of a waker would end the thread with a database that nobody closes. The panic itself
+        // has been told by the panic hook.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+
+    fn put(&self, batch: Batch) {
+        let mut state = self.lock();
+        if let Work::Failed(_) = state.work {
+            return;
+        }
+        state.work = Work::Waiting(batch);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn leave(&self) {
+        self.lock().owner = Owner::Gone;
+        self.changed.notify_one();
+    }
+
+    fn poll(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {
+        // Cloning and dropping a waker runs code of the executor: both happen outside of the lock.
+        let mut waker = waker.clone();
+        let mut state = self.lock();
+        let poll = match &state.work {
+            Work::Committed => Poll::Ready(Ok(())),
+            Work::Failed(error) => Poll::Ready(Err(error.clone())),
+            Work::Free | Work::Waiting(_) | Work::Committing => Poll::Pending,
+        };
+        match &poll {
+            Poll::Ready(Ok(())) => state.work = Work::Free,
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => mem::swap(&mut state.waker, &mut waker),
+        }
+        drop(state);
+        drop(waker);
+        poll
+    }
+
+    /// No foreign code runs under this lock, so a poisoned state is still a whole one.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
