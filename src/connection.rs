@@ -64,7 +64,9 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection ends or the user wants something else of the driver.
+    /// Runs until the connection ends or the user wants something else of the driver. What is then still to be
+    /// said, a goodbye, is for [`Connection::close`] to write: a link that the broker has ended gets nothing
+    /// more, so that what waits is not lost in it.
     pub(crate) async fn run(
         &mut self,
         shared: &Shared,
@@ -72,7 +74,7 @@ impl Connection {
         alarm: &mut Alarm,
         keeper: &mut Keeper,
     ) -> Outcome {
-        let outcome = std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             loop {
                 let now = clock.now();
                 shared.with(|state| state.begin_turn(now));
@@ -93,14 +95,7 @@ impl Connection {
                 }
             }
         })
-        .await;
-        // What was put into the buffer to say goodbye gets one chance to leave.
-        std::future::poll_fn(|cx| {
-            let _ = self.write(clock.now(), shared, cx);
-            Poll::Ready(())
-        })
-        .await;
-        outcome
+        .await
     }
 
     /// One turn. An outcome comes as an error, so that `?` ends the turn.
