@@ -124,7 +124,7 @@ impl Driver {
             connector: options.opener(),
             reconnect: Reconnect::new(options.retry, options.give_up.clone(), options.random()),
             routes,
-            fallback: Fallback::new(options.spoken()),
+            fallback: Fallback::new(options.spoken(), options.oldest()),
             alarm: Alarm::default(),
             keeper: Keeper::new(store, options.storage.go_on),
             lacks_store,
@@ -206,7 +206,10 @@ impl Driver {
         let is_there = is_listed || self.options.places.share_sessions;
         let same_session = identity.ours && restored.is_ours && speaks && is_there;
         self.tell_restored(&restored, same_session);
+        let version = self.fallback.version();
         self.guard.0.with(|state| {
+            // So that services have the form of their requests, before these are handed on.
+            state.speak(version);
             // Where it was cannot be compared with where it would be.
             let is_lost = home.is_none() && !self.options.places.share_sessions;
             if is_lost || !speaks {
@@ -340,7 +343,7 @@ impl Driver {
             if forgets {
                 state.protocol.forget_session();
             }
-            state.protocol.set_version(self.fallback.version());
+            state.speak(self.fallback.version());
             state.endpoint = Some(self.options.told(&attempt.endpoint));
             if state.protocol.is_keeping() {
                 state.protocol.set_place(&attempt.endpoint.to_string());
@@ -426,13 +429,15 @@ impl Driver {
                     (Reason::SUCCESS, Properties::new())
                 }
             };
-            // Properties too large for this broker are no reason to stay.
-            if state
-                .protocol
-                .disconnect(reason, properties.list())
-                .is_err()
+            // Properties too large for this broker are no reason to stay. Words go first: they alone may be
+            // left out [MQTT-3.14.2-3, -4]. What is left may still be nine bytes.
+            let protocol = &mut state.protocol;
+            if protocol.disconnect(reason, properties.list()).is_err()
+                && protocol
+                    .disconnect(reason, properties.without_words().list())
+                    .is_err()
             {
-                let _ = state.protocol.disconnect(reason, PropertyList::EMPTY);
+                let _ = protocol.disconnect(reason, PropertyList::EMPTY);
             }
         });
         self.goodbye(connection).await;

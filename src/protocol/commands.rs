@@ -6,7 +6,7 @@ use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
 use super::session::{Online, Session};
-use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
+use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, Wish};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
@@ -163,6 +163,13 @@ impl Protocol {
             .subscribe(subscription, order, &mut self.out);
     }
 
+    /// Another filter instead of this one, for a subscriber whose call has not left.
+    pub fn rename_filter(&mut self, owner: usize, from: &str, wish: &Wish) {
+        self.session
+            .subscribing
+            .rename(owner, from, wish, &mut self.out);
+    }
+
     /// Unsubscribes: from now on these filters are not restored.
     pub fn unsubscribe(
         &mut self,
@@ -244,12 +251,12 @@ impl Protocol {
         self.session.opening.remember();
     }
 
-    /// Speaks another version from the next connection on, which starts clean: a session of one version
-    /// means nothing in another.
+    /// Speaks another version from the next connection on. If one has worked before, that starts clean: a
+    /// session of one version means nothing in another.
     pub fn set_version(&mut self, version: Version) {
         if version != self.config.version {
             self.config.version = version;
-            self.forget_session();
+            self.session.opening.version_changed(self.config.session);
         }
     }
 

@@ -358,7 +358,10 @@ impl Protocol {
             now,
         );
         let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
-        let auth = handshake.auth.take();
+        let mut auth = handshake.auth.take();
+        if let Some(auth) = &mut auth {
+            auth.connected(limits.keep_alive);
+        }
         let aliases = Aliases::new(limits.topic_alias_maximum.min(config.topic_aliases));
         out.effect(Effect::Connected(continuity));
         self.link = Link::Online(Box::new(Online {

@@ -99,6 +99,8 @@ struct Flight {
 struct Active {
     options: FilterOptions,
     identifier: Identifier,
+    /// The user properties of its SUBSCRIBE; none take no memory.
+    properties: Remarks,
 }
 
 /// The machine.
@@ -143,6 +145,28 @@ impl Subscribing {
         }
         self.queue.extend(batches);
         self.conclude(call, out);
+    }
+
+    /// A subscriber wants another filter instead of this one, which was never asked for.
+    pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish, out: &mut Outbox) {
+        for request in &mut self.queue {
+            let call = request.call.and_then(|call| self.calls.get(call));
+            if call.is_none_or(|call| call.owner != owner) {
+                continue;
+            }
+            for (filter, options) in &mut request.filters {
+                if **filter != *from {
+                    continue;
+                }
+                (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
+                if let Some(journal) = &mut out.journal
+                    && request.batch > 0
+                {
+                    request.batch = journal.put_filter(filter, *options, request.identifier);
+                }
+            }
+        }
+        self.unstore(from, out);
     }
 
     /// The place of the next request in the common order.
@@ -203,7 +227,7 @@ impl Subscribing {
         for (filter, options) in std::mem::take(&mut request.filters) {
             // What is made again was granted before, and what more it asks for an older version leaves out.
             let checked = match request.call {
-                Some(_) => check_options(out.version(), options),
+                Some(_) => check_options(out.version(), &filter, options),
                 None => Ok(()),
             };
             let checked = checked.and_then(|()| check(&filter, identifier, limits));
@@ -289,6 +313,7 @@ impl Subscribing {
         } = self.flights.remove(key);
         ids.release(id);
         let remarks = Remarks::from(suback.properties);
+        let properties = Remarks::from(request.properties.list());
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             unsubscribing.overtaken(filter, request.order);
             self.overtaken(filter, request.order);
@@ -302,6 +327,7 @@ impl Subscribing {
                 let active = Active {
                     options: *options,
                     identifier: request.identifier,
+                    properties: properties.clone(),
                 };
                 self.active.insert(Rc::clone(filter), active);
             }
@@ -370,23 +396,24 @@ impl Subscribing {
         };
         self.queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
-        // The last batch of each identifier.
-        let mut last: BTreeMap<Identifier, usize> = BTreeMap::new();
+        // The last batch of each identifier and properties: a SUBSCRIBE has one of both for all its filters.
+        let mut last: BTreeMap<(Identifier, &[u8]), usize> = BTreeMap::new();
         for (filter, active) in &self.active {
             let mut options = active.options;
             options.retain_handling = options.retain_handling.max(at_least);
             let item = (Rc::clone(filter), options);
-            let batch = last.get(&active.identifier).copied();
+            let kind = (active.identifier, active.properties.list().as_bytes());
+            let batch = last.get(&kind).copied();
             match batch.and_then(|batch| batches.get_mut(batch)) {
                 Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
                 Some(_) | None => {
-                    last.insert(active.identifier, batches.len());
+                    last.insert(kind, batches.len());
                     batches.push(Request {
                         order: 0,
                         call: None,
                         filters: vec![item],
                         identifier: active.identifier,
-                        properties: Properties::new(),
+                        properties: active.properties.list().into(),
                         flushed: false,
                         batch: 0,
                     });
@@ -527,17 +554,22 @@ fn send(request: &Request, id: PacketId, limits: &Limits, out: &mut Outbox) -> R
 }
 
 /// A call may have been accepted when it was not known yet that the broker speaks an older version.
-fn check_options(version: Version, options: FilterOptions) -> Result<(), Error> {
-    match version {
-        Version::V5_0 => Ok(()),
-        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => Ok(()),
-        Version::V3_1 | Version::V3_1_1 => Err(Error::new(
-            ErrorKind::Misuse(
-                "No Local, Retain As Published and Retain Handling need MQTT 5".into(),
-            ),
-            Doing::Subscribing,
-        )),
-    }
+fn check_options(version: Version, filter: &str, options: FilterOptions) -> Result<(), Error> {
+    let text = match version {
+        Version::V5_0 => return Ok(()),
+        // It was a filter when it was accepted, and has got the two levels of requests since.
+        Version::V3_1 | Version::V3_1_1 if topic::check_filter(filter).is_err() => {
+            "before MQTT 5 a filter of requests cannot end with #"
+        }
+        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => return Ok(()),
+        Version::V3_1 | Version::V3_1_1 => {
+            "No Local, Retain As Published and Retain Handling need MQTT 5"
+        }
+    };
+    Err(Error::new(
+        ErrorKind::Misuse(text.into()),
+        Doing::Subscribing,
+    ))
 }
 
 /// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).

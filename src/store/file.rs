@@ -1,18 +1,20 @@
 //! A store in a file.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::task::{Context, Poll};
 
 use super::database::Database;
 use super::thread::Committer;
-use super::{Batch, Record, Store, StoreError};
+use super::{Batch, Record, Store, StoreError, StoreErrorKind};
 
 /// A [`Store`] in one file, with the feature `store`, which needs Rust 1.90.
 ///
-/// The file is a database of [redb](https://www.redb.org). Every batch is one transaction, which is on disk
-/// (`fdatasync`) when [`Store::poll_committed`] is ready, and what is read later is checked against its
-/// checksums: a file that was cut off or changed by anyone else is refused, never believed.
+/// The file is a database of [redb](https://www.redb.org), which only its owner may read, because messages are
+/// in it. Every batch is one transaction, which is on disk (`fdatasync`) when [`Store::poll_committed`] is
+/// ready, and what is read later is checked against its checksums: a file that was cut off or changed by anyone
+/// else is refused, never believed. One thing cannot be told apart: after a crash, damage to the pages of the
+/// last transaction looks like a transaction that the crash interrupted, and the one before counts.
 ///
 /// **Threads.** Transactions are committed on one thread of the store, named `coracle-store`, which starts
 /// with the first batch and ends with the store. [`FileStore::open`] and [`Store::load`] block the thread that
@@ -21,9 +23,9 @@ use super::{Batch, Record, Store, StoreError};
 ///
 /// **Size.** The file begins with less than 100 KiB and grows with what is waiting in it. What was taken out
 /// leaves room that is used again. Opening it and dropping the store shrink it when it is larger than 1 MiB and
-/// at least three quarters of it are empty. While it is created, a second file with `.new` behind its name stands beside it.
+/// at least three quarters of it are empty. While it is created, it has `.new` behind its name.
 ///
-/// **Memory.** About 64 KiB are kept in memory beside what the system caches.
+/// **Memory.** The database caches 64 KiB; with it and the thread a process grows by less than 512 KiB.
 ///
 /// One file serves one client: while it is open, nobody else can open it.
 ///
@@ -39,12 +41,12 @@ impl FileStore {
     /// After a crash this brings the file to the state of the last transaction that was on disk.
     ///
     /// # Errors
-    /// - [`Full`](super::StoreErrorKind::Full): the disk, a quota or a limit of the process.
-    /// - [`ReadOnly`](super::StoreErrorKind::ReadOnly): the file or its directory may not be written.
-    /// - [`Damaged`](super::StoreErrorKind::Damaged): something else than a store, or one that was cut off or
-    ///   changed since. It is left as it is: whoever wants to go on without what was in it removes it.
-    /// - [`InUse`](super::StoreErrorKind::InUse): another process or another client has it open.
-    /// - [`Other`](super::StoreErrorKind::Other): what else the system says, for example that there is no
+    /// - [`Full`](StoreErrorKind::Full): the disk, a quota or a limit of the process.
+    /// - [`ReadOnly`](StoreErrorKind::ReadOnly): the file or its directory may not be written.
+    /// - [`Damaged`](StoreErrorKind::Damaged): something else than a store, or one that was cut off or
+    ///   changed since. It stays where it is: whoever wants to go on without what was in it removes it.
+    /// - [`InUse`](StoreErrorKind::InUse): another process or another client has it open.
+    /// - [`Other`](StoreErrorKind::Other): what else the system says, for example that there is no
     ///   such directory; or the file was written by a newer version of this crate.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
@@ -65,20 +67,18 @@ impl FileStore {
             path,
         })
     }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Store for FileStore {
     fn load(&mut self) -> Result<Vec<Record>, StoreError> {
-        // Nothing was handed over yet, because that comes after loading; a caller who did so all the same
-        // gets what the trait leaves open.
-        self.committer
-            .database()
-            .map_or_else(|| Ok(Vec::new()), Database::read)
+        match self.committer.database() {
+            Some(database) => database.read(),
+            // Nobody who keeps to the trait comes here.
+            None => {
+                let text = format!("reading {}: it is being written", self.path.display());
+                Err(StoreError::new(StoreErrorKind::Other, text))
+            }
+        }
     }
 
     fn submit(&mut self, batch: Batch) {

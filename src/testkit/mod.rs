@@ -86,6 +86,9 @@ mod subscriptions;
 mod will;
 mod world;
 
+#[cfg(any(feature = "proxy", feature = "websocket"))]
+#[doc(hidden)]
+pub use crate::transport::probe;
 pub use auth::AuthReply;
 pub use broker::{Broker, LinkId, Restart};
 pub use clock::FakeClock;

@@ -2,6 +2,8 @@
 
 mod endpoint;
 mod network;
+#[cfg(all(feature = "testkit", any(feature = "proxy", feature = "websocket")))]
+pub mod probe;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod resolve;

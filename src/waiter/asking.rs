@@ -112,14 +112,15 @@ impl Waiting {
         };
         match outcome {
             // For a publication that is no failure (situation 6); a request would wait in vain.
-            Ok(Done::Acknowledged(reason, ..)) if reason == Reason::NO_MATCHING_SUBSCRIBERS => {
-                let kind = ErrorKind::Refused {
+            Ok(Done::Acknowledged(reason, remarks))
+                if reason == Reason::NO_MATCHING_SUBSCRIBERS =>
+            {
+                Settled::Over(Err(Error::refused(
                     reason,
-                    filter: None,
-                    text: None,
-                };
-                let error = Error::new(kind, Doing::Requesting);
-                Settled::Over(Err(error.sent_as(Sent::Yes)))
+                    None,
+                    remarks,
+                    Doing::Requesting,
+                )))
             }
             Ok(done) => {
                 asked.stage = Stage::Out;
@@ -208,6 +209,22 @@ impl Waiters {
             }
         }
         held
+    }
+
+    /// Whether one of the requests up to this place waits that is not held here: it is as it was sent, or
+    /// handed over to be.
+    pub(crate) fn expects_answer(&self, place: u64) -> bool {
+        self.slab.iter().any(|(_, waiter)| match waiter {
+            Waiter::Waiting(waiting) => waiting
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.place <= place && asked.stage != Stage::Held),
+            Waiter::Early(_)
+            | Waiter::Answered(_)
+            | Waiter::Done(_)
+            | Waiter::Late(_)
+            | Waiter::Abandoned => false,
+        })
     }
 
     /// An answer came. None if no request waits that has this tag.

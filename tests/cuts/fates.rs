@@ -219,9 +219,10 @@ impl Fates {
                 }
                 // Who cannot be told from a broker that hangs up on this message three times: it has left
                 // whole, and the end came in order, without any acknowledgement, right behind a PINGRESP.
-                (Qos::AtLeastOnce | Qos::ExactlyOnce, Told::Failed(error), ..=1)
+                (qos, Told::Failed(error), times)
                     if matches!(error.kind(), ErrorKind::LinkLost)
-                        && error.sent() == Sent::Maybe =>
+                        && error.sent() == Sent::Maybe
+                        && (qos == Qos::AtLeastOnce || times <= 1) =>
                 {
                     sum.given_up += 1;
                 }

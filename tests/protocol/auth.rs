@@ -843,15 +843,15 @@ fn connect_has_no_reason_string() {
     };
     play(&v5(), |scene| {
         begin(scene, &login);
-        let sent = scene.wire.iter().copied().collect::<Vec<_>>();
+        let sent = scene.wire.clone();
         assert!(!sent.windows(3).any(|part| part == b"old"));
     });
 }
 
 #[test]
-fn a_user_property_that_makes_auth_too_large_is_not_sent() {
+fn a_user_property_that_makes_auth_too_large_is_left_out() {
     // [MQTT-3.15.2-3], [MQTT-3.2.2-15]
-    for (value, fits) in [(47, true), (48, false)] {
+    for (value, size) in [(47, 64), (48, 8)] {
         play(&v5(), |scene| {
             begin(scene, &login());
             // Maximum Packet Size 64
@@ -862,21 +862,10 @@ fn a_user_property_that_makes_auth_too_large_is_not_sent() {
             scene
                 .protocol
                 .answer(scene.now, Ok(step))
-                .expect("nothing has begun");
+                .expect("it can be sent without");
             scene.turn();
-            assert_eq!(scene.wire.len(), if fits { 64 } else { 0 });
-            if fits {
-                scene.goes_on(token);
-            } else {
-                let error = scene.fails(token);
-                assert!(matches!(
-                    error.kind(),
-                    ErrorKind::TooLarge {
-                        size: 65,
-                        limit: 64
-                    }
-                ));
-            }
+            assert_eq!(scene.wire.len(), size);
+            scene.goes_on(token);
         });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::poll_fn;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use coracle::{Batch, FileStore, Store, StoreErrorKind, block_on};
@@ -176,6 +177,24 @@ fn a_new_file_is_small_and_a_burst_leaves_no_large_one() {
     let expected = Table::from([(1_000_000, b"stays".to_vec())]);
     assert_eq!(read(&path).expect("a store"), expected);
     assert_eq!(read(&copy).expect("a store"), expected);
+}
+
+#[test]
+fn only_its_owner_may_read_what_is_in_the_file() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("session");
+    drop(FileStore::open(&path).expect("a new file"));
+    let mode = fs::metadata(&path).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_store_is_read_before_it_is_written() {
+    let scratch = Scratch::new();
+    let mut store = FileStore::open(scratch.path().join("session")).expect("a new file");
+    commit(&mut store, Batch::new()).expect("on disk");
+    let error = store.load().expect_err("too late");
+    assert_eq!(error.kind(), StoreErrorKind::Other, "{error}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod table;
 mod world;
 
 // Tests.
+mod client;
 mod damage;
 mod faults;
 mod file;

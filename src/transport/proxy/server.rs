@@ -111,7 +111,7 @@ impl Login {
 
 impl Server {
     /// Reads a URL. What is wrong with it is said without a word out of it that may be a password.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(in crate::transport) fn parse(url: &str) -> Result<Self, String> {
         let (protocol, rest) = match url.split_once("://") {
             Some((name, rest)) => (Protocol::parse(name)?, rest),
             None => (Protocol::Http, url),

@@ -13,11 +13,23 @@ mod wire;
 use std::fmt;
 use std::rc::Rc;
 
+#[cfg(feature = "testkit")]
+use super::BoxedTransport;
 use super::Endpoint;
 use crate::clock::LocalBoxFuture;
 use crate::error::Result;
 
 pub(crate) use upgrade::upgrade;
+
+/// The stream of bytes in the frames of an open WebSocket.
+#[cfg(feature = "testkit")]
+pub(crate) fn frames(inner: BoxedTransport, endpoint: &Endpoint) -> BoxedTransport {
+    Box::pin(frames::Frames::new(
+        inner,
+        bytes::BytesMut::new(),
+        endpoint.host(),
+    ))
+}
 
 type Rewrite = Rc<dyn Fn(Upgrade) -> LocalBoxFuture<Result<Upgrade>>>;
 

@@ -1,17 +1,24 @@
 //! What the fuzz targets in `fuzz/` do with one input, here so that the tests do the same.
 
 mod application;
+mod client;
 mod connected;
 mod decoder;
 mod fair;
+mod handshake;
 mod input;
 mod observer;
 mod packets;
 mod rig;
 
-/// Each target by its name: it panics if something is wrong.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 3] = [
+/// What a target does with an input. It panics if something is wrong.
+pub(crate) type Step = fn(&[u8]);
+
+/// Each target by its name.
+pub(crate) const TARGETS: [(&str, Step); 5] = [
     ("decoder", decoder::run),
     ("connected", connected::run),
     ("packets", packets::run),
+    ("client", client::run),
+    ("handshake", handshake::run),
 ];

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use coracle::codec::publish::peek_id;
 use coracle::codec::{self, Packet, Publish, Split};
-use coracle::protocol::{Continuity, Limits};
+use coracle::protocol::{Continuity, Limits, Receipt};
 use coracle::{PacketId, Qos, Reason, Version};
 
 /// What a client may say in DISCONNECT (MQTT 5, table 3-10).
@@ -61,6 +61,14 @@ enum Known {
     Perhaps,
 }
 
+/// An acknowledgement that the client owes.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    id: PacketId,
+    /// Whose message is not taken yet, so that it must not come.
+    unread: Option<Receipt>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Observer {
     version: Version,
@@ -74,8 +82,8 @@ pub(crate) struct Observer {
     exactly_once_maximum: usize,
     limits: Option<Limits>,
     aliases: Vec<u16>,
-    pubacks: VecDeque<PacketId>,
-    pubrecs: VecDeque<PacketId>,
+    pubacks: VecDeque<Due>,
+    pubrecs: VecDeque<Due>,
     /// PUBRELs that were not answered.
     pubrels: Vec<PacketId>,
     /// Identifiers of PUBRECs that may be answered with PUBREL.
@@ -246,12 +254,14 @@ impl Observer {
             Packet::Puback(ack) => {
                 // [MQTT-4.6.0-2], [MQTT-4.3.2-4]
                 let due = self.pubacks.pop_front();
-                assert_eq!(due, Some(ack.id), "{packet:?} is not due");
+                let due = due.unwrap_or_else(|| panic!("{packet:?} is not due"));
+                assert_eq!((due.id, due.unread), (ack.id, None), "{packet:?}");
             }
             Packet::Pubrec(ack) => {
                 // [MQTT-4.6.0-3]; a message that came twice may have one answer.
                 while let Some(due) = self.pubrecs.pop_front() {
-                    if due == ack.id {
+                    if due.id == ack.id {
+                        assert_eq!(due.unread, None, "{packet:?} is not taken");
                         if !ack.reason.is_error() {
                             self.asked.push_back(Asked::Pubrel(ack.id));
                         }
@@ -398,7 +408,8 @@ impl Observer {
     // What the client was given.
 
     /// The client has used up these bytes, and handed the message in them on or not.
-    pub(crate) fn received(&mut self, bytes: &[u8], delivered: bool) {
+    /// If it has to be taken first, this is its receipt.
+    pub(crate) fn received(&mut self, bytes: &[u8], delivered: bool, unread: Option<Receipt>) {
         let whole = match codec::split(bytes) {
             Ok(Split::Whole { frame, size }) if size == bytes.len() => {
                 codec::decode(self.version, frame).ok()
@@ -414,7 +425,7 @@ impl Observer {
             return;
         };
         match packet {
-            Packet::Publish(publish) => self.received_publish(&publish, delivered),
+            Packet::Publish(publish) => self.received_publish(&publish, delivered, unread),
             Packet::Puback(ack) => {
                 if let Some(Exchange::Published {
                     qos: Qos::AtLeastOnce,
@@ -476,6 +487,8 @@ impl Observer {
             Packet::Pubrel(ack) => {
                 self.pubrels.push(ack.id);
                 self.received.retain(|(id, _)| *id != ack.id);
+                // The broker waits for no PUBREC; one that is on its way may still come.
+                self.release(ack.id);
             }
             Packet::Suback(suback) => {
                 if self.exchange(suback.id) == Some(Exchange::Subscribe) {
@@ -498,19 +511,33 @@ impl Observer {
         }
     }
 
-    fn received_publish(&mut self, publish: &Publish<'_>, delivered: bool) {
+    /// The message is taken by all who had it, or it is too late for that.
+    pub(crate) fn taken(&mut self, receipt: Receipt) {
+        for due in self.pubacks.iter_mut().chain(&mut self.pubrecs) {
+            if due.unread == Some(receipt) {
+                due.unread = None;
+            }
+        }
+    }
+
+    fn received_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        delivered: bool,
+        unread: Option<Receipt>,
+    ) {
         let Some(id) = publish.id else {
             assert!(delivered, "a message is lost");
             return;
         };
         match publish.qos {
             Qos::AtMostOnce | Qos::AtLeastOnce => {
-                self.pubacks.push_back(id);
+                self.pubacks.push_back(Due { id, unread });
                 // Repeated, it may stand for one that is still unread.
                 assert!(delivered || publish.dup, "a message is lost");
             }
             Qos::ExactlyOnce => {
-                self.pubrecs.push_back(id);
+                self.pubrecs.push_back(Due { id, unread });
                 match self.received.iter_mut().find(|(other, _)| *other == id) {
                     None => {
                         assert!(delivered, "a message is lost");
@@ -533,13 +560,23 @@ impl Observer {
     /// The client drops a message that is too large: it is acknowledged like one that nobody wants.
     pub(crate) fn skipped(&mut self, first: u8, body: &[u8]) {
         match peek_id(first, body) {
-            Some((Qos::AtLeastOnce, Some(id))) => self.pubacks.push_back(id),
+            Some((Qos::AtLeastOnce, Some(id))) => {
+                self.pubacks.push_back(Due { id, unread: None });
+            }
             Some((Qos::ExactlyOnce, Some(id))) => {
-                self.pubrecs.push_back(id);
+                // It is another one than that which was not taken, so that nothing is owed for that.
+                self.release(id);
+                self.pubrecs.push_back(Due { id, unread: None });
                 self.received.retain(|(other, _)| *other != id);
                 self.received.push((id, Known::Delivered));
             }
             Some(_) | None => {}
+        }
+    }
+
+    fn release(&mut self, id: PacketId) {
+        for due in self.pubrecs.iter_mut().filter(|due| due.id == id) {
+            due.unread = None;
         }
     }
 

@@ -205,7 +205,9 @@ impl Rig {
             } else if let Some(left) = self.dropped(used, rest) {
                 self.skip = left;
             } else {
-                self.observer.received(used, delivered);
+                let unread = receipt.filter(|unread| unread.takers > 0);
+                let unread = unread.map(|unread| unread.receipt);
+                self.observer.received(used, delivered, unread);
             }
             if let Some(mut unread) = receipt {
                 unread.id = id_of(used, self.version);
@@ -262,6 +264,7 @@ impl Rig {
         } = *unread;
         if takers == 0 {
             self.unread.swap_remove(nth);
+            self.observer.taken(receipt);
         }
         if let (Qos::ExactlyOnce, Some(id), true) = (qos, id, reason.is_error()) {
             self.observer.refused(id);
@@ -386,11 +389,11 @@ impl Rig {
                     *over = true;
                 }
                 Effect::Authenticate(ask) => self.ask = Some(ask),
+                Effect::Overdue(receipt) => self.observer.taken(receipt),
                 Effect::Unpublished(..)
                 | Effect::Subscribed(..)
                 | Effect::Unrestored(_)
                 | Effect::Restored
-                | Effect::Overdue(_)
                 | Effect::Disinherited
                 | Effect::Skipped(_)
                 | Effect::Reauthenticated

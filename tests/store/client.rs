@@ -1,0 +1,126 @@
+//! A client whose disk is full: it ends and says why, or goes on without a store if that was chosen.
+
+use std::collections::BTreeSet;
+
+use coracle::{
+    Blame, Client, Error, ErrorKind, Event, FileStore, Options, Qos, StoreErrorKind, Subscription,
+    Version, Wait,
+};
+
+use crate::broker::Broker;
+use crate::device::{Device, Trouble};
+use crate::world::{World, next, options, run};
+
+/// Room for the store and some messages.
+const ROOM: usize = 300_000;
+
+fn stored(broker: &Broker, device: &Device) -> Options {
+    let store = FileStore::on_device(device.clone()).expect("a store");
+    options(broker, Version::V5_0, "device").store(store)
+}
+
+async fn watch(world: &World, broker: &Broker) -> Subscription {
+    let watcher = world
+        .client(options(broker, Version::V5_0, "watcher"))
+        .await;
+    watcher
+        .subscribe("out/#", Qos::ExactlyOnce, Wait::Ack)
+        .await
+        .expect("granted")
+}
+
+/// Publishes until it fails. Returns what was promised, and why there is no more.
+async fn fill(client: &Client) -> (BTreeSet<String>, Error) {
+    let mut promised = BTreeSet::new();
+    for nth in 0..10_000 {
+        let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][nth % 2];
+        let topic = format!("out/{nth}");
+        // It stays in the store for as long as it is not acknowledged, so a large one fills it.
+        let text = vec![b'x'; 40_000];
+        match client.publish(&topic, text, qos, Wait::Sent).await {
+            Ok(_) => promised.insert(topic),
+            Err(error) => return (promised, error),
+        };
+    }
+    panic!("the disk never was full");
+}
+
+fn assert_full(error: &Error) {
+    match error.kind() {
+        ErrorKind::Store(store) => assert_eq!(store.kind(), StoreErrorKind::Full, "{error}"),
+        _ => panic!("{error}"),
+    }
+    assert_eq!(error.blame(), Blame::Device);
+    assert!(error.is_permanent(), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("No space left on device"), "{text}");
+}
+
+#[test]
+fn a_client_whose_disk_is_full_ends_and_loses_nothing_that_was_promised() {
+    run(async |world| {
+        let broker = Broker::open().await;
+        let mut stream = watch(&world, &broker).await;
+        let device = Device::default().in_trouble(Trouble::Full { left: ROOM });
+        let full = world.connected(stored(&broker, &device)).await;
+        let (promised, error) = fill(&full.client).await;
+        assert_full(&error);
+        assert_full(&full.driver.await.expect_err("it ends"));
+        assert!(!promised.is_empty());
+
+        // Somebody has made room.
+        let device = device.in_trouble(Trouble::None);
+        let healed = world.connected(stored(&broker, &device)).await;
+        let mut arrived = Vec::new();
+        while !promised.iter().all(|topic| arrived.contains(topic)) {
+            arrived.push(next(&mut stream).await.topic().to_owned());
+        }
+        healed
+            .client
+            .publish("out/end", "", Qos::ExactlyOnce, Wait::Ack)
+            .await
+            .expect("it works again");
+        while arrived.last().is_some_and(|last| last != "out/end") {
+            arrived.push(next(&mut stream).await.topic().to_owned());
+        }
+        for (nth, topic) in arrived.iter().enumerate() {
+            let number = topic.strip_prefix("out/").expect("one of ours");
+            let is_exact = number.parse::<usize>().is_ok_and(|number| number % 2 == 1);
+            assert!(
+                !is_exact || !arrived[..nth].contains(topic),
+                "{topic} twice"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_client_that_may_goes_on_without_its_store() {
+    run(async |world| {
+        let broker = Broker::open().await;
+        let mut stream = watch(&world, &broker).await;
+        let device = Device::default().in_trouble(Trouble::Full { left: ROOM });
+        let options = stored(&broker, &device).go_on_without_store(true);
+        let device = world.connected(options).await;
+        let mut events = device.client.events();
+        for nth in 0..200 {
+            let topic = format!("out/{nth}");
+            let text = vec![b'x'; 40_000];
+            device
+                .client
+                .publish(&topic, text, Qos::ExactlyOnce, Wait::Ack)
+                .await
+                .expect("with the store or without it");
+            assert_eq!(next(&mut stream).await.topic(), topic);
+        }
+        let mut failed = 0;
+        device.client.disconnect().await.expect("nothing stays");
+        while let Some(event) = events.next().await {
+            if let Event::StoreFailed { error } = event {
+                assert_full(&error);
+                failed += 1;
+            }
+        }
+        assert_eq!(failed, 1);
+    });
+}
