@@ -187,6 +187,12 @@ impl Run {
             .take_timeout(Duration::from_secs(random.u64(1..20)))
             .wait_timeout(Duration::from_secs(random.u64(5..200)))
             .retry_delays(SECOND, Duration::from_secs(random.u64(1..30)));
+        // A store that works at once changes nothing but who may still be sent to.
+        let options = if session != Session::None && std::env::var_os("STORE").is_some() {
+            options.store(coracle::testkit::MemoryStore::new())
+        } else {
+            options
+        };
         let (client, driver) = Client::new(options);
         let events = client.events();
         let acknowledge = [Acknowledge::OnTake, Acknowledge::OnReceipt][random.usize(..2)];
