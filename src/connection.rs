@@ -181,7 +181,14 @@ impl Connection {
                 }
                 Poll::Ready(Ok(0)) => {
                     let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
-                    result = Err(Outcome::Failed(error, End::ByBroker));
+                    // No broker that means to end it stops in the middle of a packet: that is the network, which
+                    // is no reason to suspect a message of ours.
+                    let end = if self.reader.is_amid(&buffer) {
+                        End::Otherwise
+                    } else {
+                        End::ByBroker
+                    };
+                    result = Err(Outcome::Failed(error, end));
                     break;
                 }
                 Poll::Ready(Ok(count)) => {

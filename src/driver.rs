@@ -26,7 +26,7 @@ use crate::fallback::Fallback;
 use crate::keeper::Keeper;
 use crate::options::{Attempt, Options, Order};
 use crate::properties::{Properties, PropertyList};
-use crate::protocol::{Done, End, Login};
+use crate::protocol::{Done, End, Login, Restored};
 use crate::reason::Reason;
 use crate::reconnect::{Decision, Reconnect};
 use crate::routes::{Fault, Onward, Referral, Routes};
@@ -193,6 +193,8 @@ impl Driver {
             return Ok(());
         };
         let Some(identity) = restored.identity.take() else {
+            // It was never connected, so there is only what it wanted to send.
+            self.tell_restored(&restored, false);
             return Ok(());
         };
         let home = self.options.known(&identity.place);
@@ -203,12 +205,7 @@ impl Driver {
         });
         let is_there = is_listed || self.options.places.share_sessions;
         let same_session = identity.ours && restored.is_ours && speaks && is_there;
-        let event = Event::Restored {
-            outgoing: restored.unfinished,
-            incoming: restored.kept.len(),
-            filters: restored.filters.clone(),
-            same_session,
-        };
+        self.tell_restored(&restored, same_session);
         let version = self.fallback.version();
         self.guard.0.with(|state| {
             // So that services have the form of their requests, before these are handed on.
@@ -219,10 +216,22 @@ impl Driver {
                 state.protocol.disown();
             }
             state.inherit(&mut restored);
-            state.tell(&event);
         });
         self.home = home;
         Ok(())
+    }
+
+    fn tell_restored(&self, restored: &Restored, same_session: bool) {
+        if restored.is_empty {
+            return;
+        }
+        let event = Event::Restored {
+            outgoing: restored.unfinished,
+            incoming: restored.kept.len(),
+            filters: restored.filters.clone(),
+            same_session,
+        };
+        self.guard.0.with(|state| state.tell(&event));
     }
 
     /// What the last messages changed goes into the store, before anyone hears that this is the end.
