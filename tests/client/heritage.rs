@@ -1,53 +1,19 @@
 //! What an earlier process had acknowledged and not taken comes to the streams of the next ones, once.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-
-use coracle::testkit::World;
-use coracle::{
-    Acknowledge, Batch, Change, Filters, Qos, Record, Store, StoreError, Subscription, Version,
-    Wait,
-};
+use coracle::testkit::{MemoryStore, Peer, World};
+use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
 
 use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
 
-/// A store that outlives a client because the test holds it, and that is always as fast as its caller.
-#[derive(Debug, Clone, Default)]
-struct Memory(Rc<RefCell<BTreeMap<u64, Vec<u8>>>>);
-
-impl Store for Memory {
-    fn load(&mut self) -> Result<Vec<Record>, StoreError> {
-        let table = self.0.borrow();
-        Ok(table
-            .iter()
-            .map(|(key, value)| Record::new(*key, value.as_slice()))
-            .collect())
-    }
-
-    fn submit(&mut self, batch: Batch) {
-        let mut table = self.0.borrow_mut();
-        for change in batch.iter() {
-            match change {
-                Change::Put(key, value) => table.insert(key, value.to_vec()),
-                Change::Remove(key) => table.remove(&key),
-            };
-        }
-    }
-
-    fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// One life of a client with this store, which ends like a crash, and what it took of `t`.
-fn live(memory: &Memory, connack: &[u8], play: impl FnOnce(&Setup, &mut coracle::testkit::Peer)) {
+/// One life of a client with this store, which ends like a crash.
+fn live(memory: &MemoryStore, connack: &[u8], play: impl FnOnce(&Setup, &mut Peer)) {
     let world = World::with_peers();
     let options = options(&world).store(memory.clone());
     let setup = Setup::start(world, options);
     let mut peer = setup.greet(connack);
     play(&setup, &mut peer);
+    drop(setup);
+    memory.crash();
 }
 
 fn subscribe(setup: &Setup, filter: &str) -> Subscription {
@@ -56,7 +22,7 @@ fn subscribe(setup: &Setup, filter: &str) -> Subscription {
 }
 
 /// A life in which a message of QoS 2 is acknowledged and not taken.
-fn leave_one(memory: &Memory) {
+fn leave_one(memory: &MemoryStore) {
     live(memory, CONNACK, |setup, peer| {
         let _stream = subscribe(setup, "t");
         peer.received();
@@ -70,7 +36,7 @@ fn leave_one(memory: &Memory) {
 /// Long before the time for the earlier subscriptions is over. Found by killing a real client.
 #[test]
 fn a_message_that_was_inherited_and_taken_is_not_inherited_again() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     live(&memory, CONNACK_PRESENT, |setup, _| {
         let mut stream = subscribe(setup, "t");
@@ -87,7 +53,7 @@ fn a_message_that_was_inherited_and_taken_is_not_inherited_again() {
 
 #[test]
 fn a_message_that_nobody_has_taken_is_inherited_again() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     for _ in 0..2 {
         live(&memory, CONNACK_PRESENT, |setup, _| {
@@ -109,7 +75,7 @@ fn a_message_that_nobody_has_taken_is_inherited_again() {
 
 #[test]
 fn each_subscriber_of_one_life_gets_what_was_inherited() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     live(&memory, CONNACK_PRESENT, |setup, _| {
         let mut first = subscribe(setup, "t");
@@ -125,7 +91,7 @@ fn each_subscriber_of_one_life_gets_what_was_inherited() {
 
 #[test]
 fn a_request_is_inherited_by_a_service_from_before_the_version_is_known() {
-    let memory = Memory::default();
+    let memory = MemoryStore::default();
     let serve = || {
         let world = World::with_peers();
         let options = options(&world).version(Version::Auto).store(memory.clone());

@@ -358,7 +358,7 @@ fn a_store_that_cannot_be_read_ends_the_driver_before_it_connects() {
     let store = MemoryStore::new();
     store.fail(full());
     let world = World::with_peers();
-    let options = options(&world).store(store.clone());
+    let options = options(&world).store(store);
     let setup = Setup::start(world, options);
     let error = failure(setup.world.block_on(setup.driver));
     assert_eq!(error.to_string(), "store: writing /x: no space left");
