@@ -52,13 +52,10 @@ pub(crate) fn run(data: &[u8]) {
     }
     let mut rig = Rig::new(config, None);
     let restored = rig.protocol.restore(epoch(), TODAY, &records);
-    let restored = match restored {
-        Ok(restored) => restored,
-        Err(_) => {
-            assert_eq!(rig.protocol.unfinished(), 0);
-            assert_eq!(rig.protocol.identifiers(), 0);
-            return rig.drain();
-        }
+    let Ok(restored) = restored else {
+        assert_eq!(rig.protocol.unfinished(), 0);
+        assert_eq!(rig.protocol.identifiers(), 0);
+        return rig.drain();
     };
     for (kept, _message) in restored.kept {
         rig.protocol.let_go(kept);
