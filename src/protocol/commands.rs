@@ -237,7 +237,13 @@ impl Protocol {
         match (&sent, online) {
             // Still connected: the caller decides what to do instead.
             (Err(_), Some(online)) => self.link = Link::Online(online),
-            (_, online) => self.link = Link::Leaving(online),
+            (_, online) => {
+                self.link = Link::Leaving(online);
+                // What waited for the store may not follow DISCONNECT [MQTT-3.14.4-1].
+                if let Some(journal) = &mut self.out.journal {
+                    journal.disconnected();
+                }
+            }
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
