@@ -341,9 +341,7 @@ impl State {
 
     /// There is a connection: what is held may leave, if the broker still has the subscription.
     pub(crate) fn inbox_connected(&mut self, continuity: Continuity) {
-        for (place, token) in self.waiters.hold_unanswered() {
-            self.answers.hold(place, token);
-        }
+        self.hold_unanswered();
         self.forget_ended_inbox();
         let address = match &self.answers.inbox {
             Inbox::Nowhere => None,
@@ -372,6 +370,28 @@ impl State {
             }
             // Its SUBSCRIBE was not answered, and leaves again.
             (Inbox::Asked(_) | Inbox::Restoring(_), _) => {}
+        }
+    }
+
+    /// The link was lost: what was not answered and is still here is held again.
+    fn hold_unanswered(&mut self) {
+        let Self {
+            waiters,
+            protocol,
+            loose,
+            ..
+        } = self;
+        // A slab yields its keys in ascending order.
+        let mut unsent = Vec::new();
+        let held = waiters.hold_unanswered(|token, place| {
+            if let Some(Place::Line(qos, place)) = place {
+                loose.drop_later(protocol.withdraw(qos, place));
+            }
+            unsent.push(token);
+        });
+        protocol.withdraw_qos0(&unsent);
+        for (place, token) in held {
+            self.answers.hold(place, token);
         }
     }
 

@@ -155,6 +155,12 @@ impl Protocol {
         }
     }
 
+    /// Messages of QoS 0 that wait to be sent, and whose callers want to send them later themselves. `tokens`
+    /// are theirs, in ascending order.
+    pub fn withdraw_qos0(&mut self, tokens: &[Token]) {
+        self.session.publish_qos0.withdraw(tokens);
+    }
+
     /// Subscribes. Effects tell what became of it.
     pub fn subscribe(&mut self, subscription: Subscription) {
         let order = self.next_order();

@@ -192,21 +192,32 @@ impl Waiters {
         Some((message, asked.tag))
     }
 
-    /// The link was lost: holds again what only an answer could have acknowledged. Returns the places.
-    pub(crate) fn hold_unanswered(&mut self) -> Vec<(u64, Token)> {
+    /// The link was lost: holds again what only an answer could have acknowledged. Returns the places. What the
+    /// protocol has not sent is told to `withdraw`, with its place in line if it was there: nothing may leave
+    /// before it is known that the subscription stands.
+    pub(crate) fn hold_unanswered(
+        &mut self,
+        mut withdraw: impl FnMut(Token, Option<Place>),
+    ) -> Vec<(u64, Token)> {
         let mut held = Vec::new();
         for (token, waiter) in &mut self.slab {
             let Waiter::Waiting(waiting) = waiter else {
                 continue;
             };
-            if let Some(asked) = &mut waiting.asked
-                && asked.stage == Stage::Out
-                && asked.message.is_some()
-            {
-                asked.stage = Stage::Held;
-                waiting.parked = Some(Place::Held(asked.place));
-                held.push((asked.place, token));
+            let Some(asked) = &mut waiting.asked else {
+                continue;
+            };
+            if asked.message.is_none() {
+                continue;
             }
+            match asked.stage {
+                Stage::Held => continue,
+                Stage::Out => {}
+                Stage::Handed => withdraw(token, waiting.parked),
+            }
+            asked.stage = Stage::Held;
+            waiting.parked = Some(Place::Held(asked.place));
+            held.push((asked.place, token));
         }
         held
     }

@@ -1,9 +1,9 @@
 //! What an earlier process had acknowledged and not taken comes to the streams of the next ones, once.
 
 use coracle::testkit::{MemoryStore, Peer, World};
-use coracle::{Acknowledge, Filters, Qos, Subscription, Wait};
+use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
 
-use crate::{CONNACK, CONNACK_PRESENT, Setup, now, options};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
 
 /// One life of a client with this store, which ends like a crash.
 fn live(memory: &MemoryStore, connack: &[u8], play: impl FnOnce(&Setup, &mut Peer)) {
@@ -87,4 +87,40 @@ fn each_subscriber_of_one_life_gets_what_was_inherited() {
         assert!(second.try_next().is_some());
         assert!(first.try_next().is_none());
     });
+}
+
+#[test]
+fn a_request_is_inherited_by_a_service_from_before_the_version_is_known() {
+    let memory = MemoryStore::default();
+    let serve = || {
+        let world = World::with_peers();
+        let options = options(&world).version(Version::Auto).store(memory.clone());
+        let setup = Setup::start(world, options);
+        let filters = Filters::new("t", Qos::ExactlyOnce).acknowledge(Acknowledge::OnReceipt);
+        let service = now(setup.client.requests(filters, Wait::None)).expect("accepted");
+        (setup, service)
+    };
+    let (setup, service) = serve();
+    let mut peer = setup.greet(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.greet(CONNACK_3);
+    peer.expect(b"\x82\x0a\x00\x01\x00\x05t/+/+\x02");
+    peer.send(b"\x90\x03\x00\x01\x02");
+    peer.send(b"\x34\x0b\x00\x06t/cl/1\x00\x01x");
+    peer.expect(b"\x50\x02\x00\x01");
+    peer.send(b"\x62\x02\x00\x01");
+    peer.expect(b"\x70\x02\x00\x01");
+    drop((setup, service, peer));
+
+    let (setup, mut service) = serve();
+    // The version is remembered with the session.
+    let mut peer = setup.greet(CONNACK_3_PRESENT);
+    let request = service.try_next().expect("it was not taken");
+    assert_eq!((request.topic(), request.text()), ("t", Some("x")));
+    peer.expect(b"\x82\x0a\x00\x01\x00\x05t/+/+\x02");
+    peer.send(b"\x90\x03\x00\x01\x02");
+    // It is the only filter that was ever stored.
+    setup.world.advance(3600 * SECOND);
+    let later = peer.received();
+    assert!(!later.contains(&0xa2), "{}", later.escape_ascii());
 }

@@ -525,6 +525,23 @@ fn a_request_without_an_answer_is_published_again_after_a_lost_link() {
 }
 
 #[test]
+fn a_request_that_had_not_left_when_the_link_was_lost_waits_for_the_subscription_again() {
+    let (setup, mut peer) = ready();
+    let timeout = Duration::from_secs(100);
+    let _first = setup.client.request("t", "1", timeout);
+    peer.received();
+    // In the turn in which the driver sees that the link is gone.
+    let _second = setup.client.request("t", "2", timeout);
+    peer.reset();
+    let mut peer = setup.greet_later(CONNACK);
+    peer.expect(b"\x82\x1c\x00\x02\x04\x0b\x80\x80\x01\x00\x12coracle/response/c\x21");
+    peer.send(b"\x90\x04\x00\x02\x00\x01");
+    let both = peer.received();
+    let (first, second) = both.split_at(both.len() / 2);
+    assert_eq!((first.last(), second.last()), (Some(&b'1'), Some(&b'2')));
+}
+
+#[test]
 fn after_a_lost_session_the_subscription_comes_first_and_is_confirmed() {
     for (version, connack, subscribe, suback) in [
         (Version::V5_0, CONNACK, SUBSCRIBE, SUBACK),

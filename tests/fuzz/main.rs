@@ -117,3 +117,8 @@ fn what_a_proxy_or_a_web_server_says_is_read_the_same_in_pieces() {
 fn a_whole_client_ends_whatever_bytes_come() {
     at_random("client", 500);
 }
+
+#[test]
+fn a_damaged_store_is_refused_or_a_session() {
+    at_random("records", 10_000);
+}

@@ -30,6 +30,12 @@ const METHOD: &str = "m";
 
 /// A client of any settings.
 pub(crate) fn rig(input: &mut Input<'_>) -> Rig {
+    let (config, login) = settings(input);
+    Rig::new(config, login)
+}
+
+/// Any settings.
+pub(crate) fn settings(input: &mut Input<'_>) -> (Config, Option<Login>) {
     let version = input.version();
     let mut config = Config::new(
         version,
@@ -69,7 +75,7 @@ pub(crate) fn rig(input: &mut Input<'_>) -> Rig {
         step: AuthStep::new().data("first"),
         one_sided: times & 128 != 0,
     });
-    Rig::new(config, login)
+    (config, login)
 }
 
 /// A CONNACK that says anything.

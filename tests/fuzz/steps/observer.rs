@@ -75,6 +75,8 @@ pub(crate) struct Observer {
     // Of the session.
     exchanges: Vec<(PacketId, Exchange)>,
     received: Vec<(PacketId, Known)>,
+    /// Identifiers that came with it from an earlier process.
+    inherited: usize,
     // Of the connection.
     stage: Stage,
     connections: usize,
@@ -110,6 +112,7 @@ impl Observer {
             version,
             exchanges: Vec::new(),
             received: Vec::new(),
+            inherited: 0,
             stage: Stage::Closed,
             connections: 0,
             receive_maximum: 0,
@@ -125,9 +128,15 @@ impl Observer {
         }
     }
 
+    /// The client goes on with a session that is not known here, in this version and with so many identifiers.
+    pub(crate) fn restored(&mut self, version: Version, identifiers: usize) {
+        self.version = version;
+        self.inherited = identifiers;
+    }
+
     /// Identifiers that the client may hold.
     pub(crate) fn identifiers(&self) -> usize {
-        self.exchanges.len()
+        self.exchanges.len() + self.inherited
     }
 
     /// An identifier that the client holds.
@@ -162,6 +171,7 @@ impl Observer {
             Continuity::Lost => {
                 self.exchanges.clear();
                 self.received.clear();
+                self.inherited = 0;
             }
         }
     }

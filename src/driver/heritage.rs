@@ -1,16 +1,11 @@
-//! The two ends of a driver that has a store: what an earlier process left, and what this one leaves.
+//! Going on with the session of the process before.
 
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Duration;
 
 use super::Driver;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::protocol::Restored;
-
-/// How long the end of a driver waits for its store: what the last messages changed is on disk, or not.
-const LAST_BATCH: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Goes on with the session of the process before, if there is a store with one.
@@ -53,7 +48,7 @@ impl Driver {
         Ok(())
     }
 
-    fn tell_restored(&self, restored: &Restored, same_session: bool) {
+    pub(super) fn tell_restored(&self, restored: &Restored, same_session: bool) {
         if restored.is_empty {
             return;
         }
@@ -64,27 +59,5 @@ impl Driver {
             same_session,
         };
         self.guard.0.with(|state| state.tell(&event));
-    }
-
-    /// What the last messages changed goes into the store, before anyone hears that this is the end.
-    pub(super) async fn keep_the_rest(&mut self) {
-        let shared = self.guard.0.clone();
-        let clock = Rc::clone(&self.options.clock);
-        let end = clock.now().checked_add(LAST_BATCH);
-        std::future::poll_fn(|cx| {
-            loop {
-                let now = clock.now();
-                shared.with(|state| state.protocol.pump(now));
-                match self.keeper.poll(now, &shared, &*clock, cx) {
-                    Ok(true) => continue,
-                    Ok(false) if !self.keeper.is_done() && end.is_none_or(|end| now < end) => {}
-                    Ok(false) | Err(_) => return Poll::Ready(()),
-                }
-                if self.alarm.poll(&*clock, end, cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await;
     }
 }
