@@ -189,12 +189,12 @@ impl Run {
             .wait_timeout(Duration::from_secs(random.u64(5..200)))
             .retry_delays(SECOND, Duration::from_secs(random.u64(1..30)));
         // In every fourth world there is a store, and half of those take their time. What must hold is the same.
-        let store = (session != Session::None && seed % 4 == 0).then(MemoryStore::new);
+        let store = (session != Session::None && seed.is_multiple_of(4)).then(MemoryStore::new);
         let options = match &store {
             Some(store) => options.store(store.clone()),
             None => options,
         };
-        if let Some(store) = store.as_ref().filter(|_| seed % 8 == 0) {
+        if let Some(store) = store.as_ref().filter(|_| seed.is_multiple_of(8)) {
             store.hold();
         }
         let (client, driver) = Client::new(options);
