@@ -2,7 +2,7 @@
 //! as are asked for: without the instruments of a fuzzer it is several times as fast, and blind.
 //!
 //! ```text
-//! cargo run --release --bin many -- packets 10000000 1
+//! cargo run --release --example many -- packets 10000000 1
 //! ```
 //!
 //! The last number is the seed. An input that fails is written to `artifacts/`.
