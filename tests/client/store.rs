@@ -421,3 +421,31 @@ fn a_message_that_is_published_with_everything_keeps_it() {
     let (_setup, mut peer) = live(&store, CONNACK);
     peer.expect(b"\x35\x0E\x00\x01t\x00\x01\x07\x26\x00\x01k\x00\x01vx");
 }
+
+#[test]
+fn messages_published_after_a_restart_overwrite_none_of_those_before() {
+    // paho.mqtt.c #618: numbering began anew with each process, so new files replaced old ones.
+    let store = MemoryStore::new();
+    let mut expected = Vec::new();
+    for life in 0..5_u8 {
+        let setup = begin(&store, |options| options);
+        for number in 0..3_u8 {
+            let text = [b'a' + life, b'0' + number];
+            let publishing = setup
+                .client
+                .publish("t", &text[..], Qos::AtLeastOnce, Wait::None);
+            now(publishing).expect("accepted");
+            expected.push(text);
+        }
+        // It never has a connection, and ends like in a crash.
+        setup.world.run_until_idle();
+    }
+    let (_setup, mut peer) = live(&store, CONNACK);
+    let wire = peer.received();
+    // 8 bytes of header, topic, identifier and properties, then two of text.
+    let sent: Vec<_> = wire
+        .chunks(10)
+        .map(|packet| [packet[8], packet[9]])
+        .collect();
+    assert_eq!(sent, expected, "{}", wire.escape_ascii());
+}
