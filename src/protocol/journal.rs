@@ -42,6 +42,7 @@ use crate::codec::subscribe::FilterOptions;
 use crate::message::{Message, PacketId};
 use crate::reason::Reason;
 use crate::store::Batch;
+use crate::topic::check_filter;
 
 /// Bytes that gather before nothing more is read from the broker. As much as a queue of outgoing
 /// messages holds by default, so that these alone stop nothing.
@@ -265,13 +266,19 @@ impl Journal {
 
     // Filters.
 
-    /// The broker is about to be asked for this filter.
+    /// The broker is about to be asked for this filter. Returns the number of the batch to wait for.
+    ///
+    /// One that is none, as that of a service may be on an older version, fails when it is to leave: the
+    /// broker never hears of it, so neither does the store.
     pub(super) fn put_filter(
         &mut self,
         filter: &Rc<str>,
         options: FilterOptions,
         identifier: Identifier,
     ) -> u64 {
+        if check_filter(filter).is_err() {
+            return self.mark();
+        }
         let number = match self.filters.get(filter) {
             Some(number) => *number,
             None => {

@@ -20,7 +20,7 @@
 use crate::codec::Place;
 use crate::codec::subscribe::FilterOptions;
 use crate::message::{Message, PacketId, Payload, Qos};
-use crate::properties::{MAX_VARIABLE, Property, PropertyList};
+use crate::properties::{MAX_VARIABLE, Properties, Property, PropertyList};
 use crate::reason::Reason;
 use crate::store::{Record, StoreError, StoreErrorKind};
 use crate::topic::{check_filter, check_topic};
@@ -196,7 +196,8 @@ pub(super) fn write_outgoing(
         Death::At(second) => second.max(2),
     };
     out.extend_from_slice(&dies.to_be_bytes());
-    write_message(message, out);
+    // Whether it came with DUP says nothing about how it leaves [MQTT-3.3.1-3].
+    write_message(message, false, out);
 }
 
 /// Appends the value of [`Key::Outgoing`] for what is released.
@@ -210,12 +211,12 @@ pub(super) fn write_released(id: PacketId, order: u64, reason: Reason, out: &mut
 /// Appends the value of [`Key::Kept`].
 pub(super) fn write_kept(message: &Message, out: &mut Vec<u8>) {
     out.push(FORMAT);
-    write_message(message, out);
+    write_message(message, message.is_duplicate(), out);
 }
 
-fn write_message(message: &Message, out: &mut Vec<u8>) {
+fn write_message(message: &Message, dup: bool, out: &mut Vec<u8>) {
     let retain = if message.is_retained() { 4 } else { 0 };
-    let dup = if message.is_duplicate() { 8 } else { 0 };
+    let dup = if dup { 8 } else { 0 };
     out.push(message.quality_of_service().bits() | retain | dup);
     write_sized(message.topic().as_bytes(), out);
     write_sized(message.property_list().as_bytes(), out);
@@ -359,10 +360,14 @@ fn read_outgoing(reader: &mut Reader<'_>) -> Result<Outgoing, &'static str> {
                 second => Death::At(second),
             };
             let message = read_message(reader)?;
-            if message.quality_of_service() == Qos::AtMostOnce || message.is_duplicate() {
+            if message.quality_of_service() == Qos::AtMostOnce {
                 return Err("is no message on its way out");
             }
-            Ok(Outgoing::Message { id, dies, message })
+            Ok(Outgoing::Message {
+                id,
+                dies,
+                message: message.duplicate(false),
+            })
         }
         1 => {
             let id = reader.id()?;
@@ -383,21 +388,32 @@ fn read_message(reader: &mut Reader<'_>) -> Result<Message, &'static str> {
     let qos = qos.ok_or("has unknown flags")?;
     let topic = reader.text()?;
     check_topic(topic).map_err(|_| "has a bad topic")?;
-    let properties = reader.sized()?;
-    let mut rest = properties;
-    while !rest.is_empty() {
-        let (property, behind) = Property::read(rest).map_err(|_| "has bad properties")?;
-        if !Place::Publish.allows(&property) {
-            return Err("has properties that are none of a message");
-        }
-        rest = behind;
-    }
+    let properties = read_properties(reader)?;
     let payload = std::mem::take(&mut reader.0);
     Ok(Message::new(topic, Payload::from(payload))
         .qos(qos)
         .retain(flags & 4 != 0)
         .duplicate(flags & 8 != 0)
-        .properties(PropertyList::from_checked(properties).into()))
+        .properties(properties))
+}
+
+/// Before 5.0 no property is sent, so a call may give any, and they are written as they are. Another version
+/// may be spoken now: those that are none of a message are left out.
+fn read_properties(reader: &mut Reader<'_>) -> Result<Properties, &'static str> {
+    let bytes = reader.sized()?;
+    let mut rest = bytes;
+    let mut stray = false;
+    while !rest.is_empty() {
+        let (property, behind) = Property::read(rest).map_err(|_| "has bad properties")?;
+        stray |= !Place::Publish.allows(&property);
+        rest = behind;
+    }
+    let list = PropertyList::from_checked(bytes);
+    if !stray {
+        return Ok(list.into());
+    }
+    let own = list.iter().filter(|own| Place::Publish.allows(own));
+    Ok(own.fold(Properties::new(), Properties::with))
 }
 
 fn read_filter(reader: &mut Reader<'_>) -> Result<Filter, &'static str> {

@@ -423,6 +423,45 @@ fn a_message_that_is_published_with_everything_keeps_it() {
 }
 
 #[test]
+fn a_message_that_came_with_dup_is_passed_on_without_it() {
+    // [MQTT-3.3.1-3]: DUP of an outgoing message has nothing to do with that of an incoming one.
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.received();
+    peer.send(b"\x3A\x07\x00\x01t\x00\x09\x00x");
+    let message = now(stream.next()).expect("it arrived");
+    peer.reset();
+    setup.world.run_until_idle();
+    let again = message.qos(Qos::AtLeastOnce);
+    now(setup.client.publish_message(again, Wait::None)).expect("accepted");
+    setup.world.run_until_idle();
+    drop(setup);
+    let (_setup, mut peer) = live(&store, CONNACK);
+    peer.expect(PUBLISH);
+}
+
+#[test]
+fn a_filter_of_requests_that_an_older_version_cannot_have_is_not_stored() {
+    let store = MemoryStore::new();
+    let auto = |options: Options| options.version(Version::Auto);
+    let setup = begin(&store, auto);
+    let service = setup
+        .client
+        .serve(("a/#", Qos::AtLeastOnce), |_| "y", Wait::None);
+    let _service = now(service).expect("accepted");
+    let mut peer = setup.greet(b"\x20\x02\x00\x01");
+    peer.close();
+    setup.world.run_until_idle();
+    // The next attempt speaks 3.1.1, and the process is killed while it waits for CONNACK.
+    let mut older = setup.world.peer();
+    assert_eq!(older.received()[8], 4);
+    drop(setup);
+    let (setup, _peer) = live_with(&store, CONNACK, auto);
+    assert!(setup.client.is_connected());
+}
+
+#[test]
 fn messages_published_after_a_restart_overwrite_none_of_those_before() {
     // paho.mqtt.c #618: numbering began anew with each process, so new files replaced old ones.
     let store = MemoryStore::new();

@@ -1,7 +1,7 @@
 //! Laws of the records in a store: what is written is read again, and nothing that is read is trusted.
 
 use coracle::protocol::record::{Death, Entry, Filter, Identity, Key, Outgoing};
-use coracle::{Message, PacketId, Properties, Qos, Reason, Record, Version};
+use coracle::{Message, PacketId, Properties, Property, Qos, Reason, Record, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -40,6 +40,42 @@ fn message() -> impl Strategy<Value = Message> {
                 .retain(retain)
                 .properties(properties)
         })
+}
+
+/// As one may get to be published or kept: with the DUP with which it came, and on an older version with
+/// properties of any packet.
+fn any_message() -> impl Strategy<Value = Message> {
+    let strays = vec(
+        select(vec![
+            Property::WillDelayInterval(1),
+            Property::ReasonString("r"),
+            Property::TopicAlias(1),
+            Property::SubscriptionIdentifier(1),
+            Property::AuthenticationData(b"d"),
+            Property::ContentType("c"),
+        ]),
+        0..4,
+    );
+    (message(), any::<bool>(), strays).prop_map(|(message, dup, strays)| {
+        let properties = Properties::from(message.property_list());
+        let properties = strays.into_iter().fold(properties, Properties::with);
+        if dup {
+            came_again(message).properties(properties)
+        } else {
+            message.properties(properties)
+        }
+    })
+}
+
+/// The same message with DUP: only one that was received has it, so it comes out of a record.
+fn came_again(message: Message) -> Message {
+    let kept = record(&Entry::Kept(0, message));
+    let mut value = kept.value().to_vec();
+    value[1] |= 8;
+    match Entry::read(&Record::new(kept.key(), value)) {
+        Ok(Entry::Kept(_, message)) => message,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn death() -> impl Strategy<Value = Death> {
@@ -125,6 +161,40 @@ proptest! {
         // A message has no equality: whole records have.
         prop_assert_eq!(self::record(&read), record);
         prop_assert_eq!(format!("{read:?}"), format!("{entry:?}"));
+    }
+
+    /// What can be accepted can be read by the next process: one record that it refuses costs the whole
+    /// store.
+    #[test]
+    fn every_message_that_may_be_written_is_read_again(
+        message in any_message(),
+        id in proptest::option::of(id()),
+    ) {
+        let dies = Death::Never;
+        let entries = [
+            Entry::Outgoing(1, Outgoing::Message { id, dies, message: message.clone() }),
+            Entry::Kept(2, message.clone()),
+        ];
+        for entry in entries {
+            let read = Entry::read(&record(&entry)).expect("it was written here");
+            let (Entry::Outgoing(_, Outgoing::Message { message: read, .. }) | Entry::Kept(_, read)) =
+                &read
+            else {
+                panic!("{read:?}");
+            };
+            let is_kept = matches!(entry, Entry::Kept(..));
+            prop_assert_eq!(read.is_duplicate(), message.is_duplicate() && is_kept);
+            prop_assert_eq!(read.topic(), message.topic());
+            prop_assert_eq!(read.payload(), message.payload());
+            prop_assert_eq!(read.quality_of_service(), message.quality_of_service());
+            prop_assert_eq!(read.is_retained(), message.is_retained());
+            let (read, wrote) = (read.property_list(), message.property_list());
+            prop_assert_eq!(read.content_type(), wrote.content_type());
+            prop_assert_eq!(read.message_expiry_interval(), wrote.message_expiry_interval());
+            prop_assert_eq!(read.reason_string(), None);
+            prop_assert_eq!(read.will_delay_interval(), None);
+            prop_assert!(read.user_properties().eq(wrote.user_properties()));
+        }
     }
 
     #[test]

@@ -618,6 +618,20 @@ fn a_damaged_store_is_an_error_and_nothing_of_it_is_taken() {
 }
 
 #[test]
+fn a_property_that_belongs_into_another_packet_does_not_damage_the_store() {
+    // Before 5.0 properties are not sent, so none is refused.
+    play_slowly(&v3(), |scene| {
+        let stray = Properties::new().content_type("c").will_delay_interval(1);
+        scene.publish_message(Message::new("t", "a").properties(stray), Wait::None);
+        scene.commits();
+        scene.sends(&[PUBLISH_1]);
+        scene.dies();
+        scene.finds_session();
+        scene.sends(&[AGAIN_1]);
+    });
+}
+
+#[test]
 fn what_waits_for_the_disk_does_not_follow_disconnect() {
     // [MQTT-3.14.4-1]
     play_slowly(&v3(), |scene| {
