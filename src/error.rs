@@ -71,7 +71,8 @@ pub enum Doing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there is no fourth answer")]
 pub enum Sent {
-    /// No byte of it left.
+    /// No byte of it left. With a store that still has it, as it has one that was dropped or has expired
+    /// until its next batch is on disk, this holds for this process: after a crash the next one may send it.
     No,
     /// It may have arrived, or may still be sent: a wait that times out does not stop what was
     /// accepted.

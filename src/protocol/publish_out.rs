@@ -96,6 +96,8 @@ struct Entry {
 struct Stored {
     /// The number of the batch with all of it.
     batch: u64,
+    /// The number of the batch with the message: once that is handed over, the next process may send it.
+    accepted: u64,
     /// Whether a record of its own tells the identifier.
     renamed: bool,
 }

@@ -577,6 +577,36 @@ fn when_the_store_fails_every_wait_says_whether_its_message_may_be_sent() {
 }
 
 #[test]
+fn a_message_that_is_on_disk_may_be_sent_though_its_identifier_is_not() {
+    // With the connection it got one, or lost it with the session; the next process sends it anyway.
+    for connacks in [&[CONNACK][..], &[CONNACK, CONNACK]] {
+        play_slowly(&v3(), |scene| {
+            scene.cut();
+            let stored = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+            scene.commits();
+            // Holds the disk up.
+            let handed_over = scene.publish(Qos::AtLeastOnce, b"b", Wait::Ack);
+            for connack in connacks {
+                scene.cut();
+                scene.open_with(connack);
+            }
+            let gathered = scene.publish(Qos::AtLeastOnce, b"c", Wait::Ack);
+            scene.sends_nothing();
+            scene.protocol.close();
+            scene.collect();
+            let text = "publish: the client is closed";
+            scene.fails_with(stored, Sent::Maybe, &format!("{text} (perhaps sent)"));
+            scene.fails_with(handed_over, Sent::Maybe, &format!("{text} (perhaps sent)"));
+            scene.fails_with(gathered, Sent::No, &format!("{text} (not sent)"));
+            scene.dies();
+            scene.finds_session();
+            scene.commits();
+            scene.sends(&[PUBLISH_2]);
+        });
+    }
+}
+
+#[test]
 fn who_goes_on_without_a_store_has_what_waited_for_it() {
     play_slowly(&v3(), |scene| {
         let acknowledged = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);

@@ -34,7 +34,7 @@ impl PublishOut {
         for (_, entry) in &mut self.entries {
             let handed_over = |stored: Stored| {
                 let journal = out.journal.as_ref();
-                journal.is_some_and(|journal| journal.is_handed_over(stored.batch))
+                journal.is_some_and(|journal| journal.is_handed_over(stored.accepted))
             };
             let sent = match entry.stage {
                 Stage::Released { .. } => Sent::Yes,

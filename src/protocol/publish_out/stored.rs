@@ -58,6 +58,7 @@ impl PublishOut {
                     });
                     entry.stored = Some(Stored {
                         batch,
+                        accepted: batch,
                         renamed: false,
                     });
                 }
@@ -90,17 +91,18 @@ impl PublishOut {
         let (Some(journal), Some(entry)) = (&mut out.journal, self.entries.get_mut(key)) else {
             return;
         };
-        let Stage::Released {
-            id, order, reason, ..
-        } = entry.stage
+        let (
+            Some(stored),
+            Stage::Released {
+                id, order, reason, ..
+            },
+        ) = (&mut entry.stored, &entry.stage)
         else {
             return;
         };
-        let batch = journal.put(Key::Outgoing(entry.order), |out| {
-            write_released(id, order, reason, out);
+        stored.batch = journal.put(Key::Outgoing(entry.order), |out| {
+            write_released(*id, *order, *reason, out);
         });
-        let renamed = entry.stored.is_some_and(|stored| stored.renamed);
-        entry.stored = Some(Stored { batch, renamed });
     }
 
     /// What was accepted in this process before the store was read comes after everything in it.
@@ -137,7 +139,7 @@ impl PublishOut {
             stage,
             written,
             cuts: 0,
-            stored: Some(Stored { batch: 0, renamed }),
+            stored: Some(Stored::earlier(renamed)),
         });
         match named {
             Some(id) => ids.occupy(id, Owner::PublishOut(key)),
@@ -175,7 +177,7 @@ impl PublishOut {
             },
             written: Written::InThisSession,
             cuts: 0,
-            stored: Some(Stored { batch: 0, renamed }),
+            stored: Some(Stored::earlier(renamed)),
         });
         ids.occupy(id, Owner::PublishOut(key));
     }
@@ -184,6 +186,17 @@ impl PublishOut {
     pub(in crate::protocol) fn restore_burnt(&mut self, id: PacketId, ids: &mut PacketIds) {
         self.burnt.push(id);
         ids.occupy(id, Owner::Burnt);
+    }
+}
+
+impl Stored {
+    /// An earlier process has stored it.
+    fn earlier(renamed: bool) -> Self {
+        Self {
+            batch: 0,
+            accepted: 0,
+            renamed,
+        }
     }
 }
 
@@ -196,11 +209,11 @@ impl Entry {
     }
 
     fn write_name(&mut self, id: Option<PacketId>, journal: &mut Journal) {
-        let batch = journal.put(Key::Named(self.order), |out| write_name(id, out));
-        self.stored = Some(Stored {
-            batch,
-            renamed: true,
-        });
+        let Some(stored) = &mut self.stored else {
+            return;
+        };
+        stored.batch = journal.put(Key::Named(self.order), |out| write_name(id, out));
+        stored.renamed = true;
     }
 }
 
