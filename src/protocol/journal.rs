@@ -44,8 +44,8 @@ use crate::reason::Reason;
 use crate::store::Batch;
 use crate::topic::check_filter;
 
-/// Bytes that gather before nothing more is read from the broker. As much as a queue of outgoing
-/// messages holds by default, so that these alone stop nothing.
+/// Bytes that gather before nothing more is read from the broker, and no new message put. As much as a queue
+/// of outgoing messages holds by default, so that these alone stop nothing.
 const MARK: usize = 1024 * 1024;
 
 /// A clock that shows an earlier date was never set: 2020-01-01.
@@ -141,7 +141,8 @@ impl Journal {
         self.gathering.is_empty() && self.way == Way::Arrived
     }
 
-    /// Whether so much waits for the disk that nothing more should be read from the broker.
+    /// Whether so much waits for the disk that nothing more should be read from the broker, and no new message
+    /// put.
     pub(super) fn is_clogged(&self) -> bool {
         self.gathering.bytes() > MARK
     }

@@ -698,3 +698,41 @@ fn the_oldest_message_is_dropped_from_the_disk_too() {
         scene.sends(&[b"\x32\x06\0\x01t\0\x01b", b"\x32\x06\0\x01t\0\x02c"]);
     });
 }
+
+#[test]
+fn what_is_dropped_or_expires_behind_a_slow_disk_takes_no_memory() {
+    // Else every message of the time in which the disk hung would lie in the next batch.
+    let drops = Config {
+        when_full: coracle::WhenFull::DropOldest,
+        queue_bytes: 100_000,
+        ..v5()
+    };
+    for config in [drops, v5()] {
+        play_slowly(&config, |scene| {
+            scene.cut();
+            scene.publish(Qos::AtLeastOnce, b"a", Wait::None);
+            for number in 0..3_000_u32 {
+                let mut payload = vec![0; 1_000];
+                payload[..4].copy_from_slice(&number.to_be_bytes());
+                let message = Message::new("t", payload).expiry(Duration::from_secs(1));
+                scene.publish_message(message, Wait::None);
+                scene.pass(Duration::from_millis(10)).expect("offline");
+            }
+            scene.effects.clear();
+            let mut largest = 0;
+            let mut last = Vec::new();
+            while scene.commit() {
+                scene.turn();
+                let disk = scene.disk.as_ref().expect("a script with a disk");
+                let gathered = disk.under_way.as_ref().map_or(0, Batch::bytes);
+                largest = largest.max(gathered);
+                last.extend(disk.records.values().last().cloned());
+            }
+            assert!(largest < 1_200_000, "{largest} bytes in one batch");
+            // What is still wanted was stored all the same.
+            let last = last.last().expect("a record");
+            let payload = &last[last.len() - 1_000..];
+            assert_eq!(payload[..4], 2_999_u32.to_be_bytes());
+        });
+    }
+}

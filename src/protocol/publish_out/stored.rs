@@ -22,7 +22,8 @@ use crate::reason::Reason;
 
 impl PublishOut {
     /// Journals what was accepted since the last call, and gives identifiers to what may soon leave; on a
-    /// connection with this window. Does nothing without a store.
+    /// connection with this window. Does nothing without a store, and leaves what is new for a later call if
+    /// so much waits for the disk already.
     pub(in crate::protocol) fn store(
         &mut self,
         window: Option<&Window>,
@@ -34,13 +35,22 @@ impl PublishOut {
         };
         let entries = &self.entries;
         let is_fresh = |key: &&usize| entries.get(**key).is_some_and(|new| new.stored.is_none());
-        let fresh = self.pending.iter().rev().take_while(is_fresh).count();
+        let fresh = match journal.is_clogged() {
+            // They wait, and may be many: they are not counted at every call.
+            true => 0,
+            false => self.pending.iter().rev().take_while(is_fresh).count(),
+        };
         let first = self.pending.len() - fresh;
         let mut index = self.named;
         while let Some(key) = self.pending.get(index).copied() {
             let Some(entry) = self.entries.get_mut(key) else {
                 return;
             };
+            // A disk that is slow or hangs must not make a batch of all that is dropped or expires meanwhile:
+            // what is accepted now waits for the next batch. All behind it are as new.
+            if entry.stored.is_none() && journal.is_clogged() {
+                return;
+            }
             // Those before have one: identifiers are given in order, as replays follow it.
             let may_name = self.named == index
                 && ids.has_room()
