@@ -71,6 +71,8 @@ impl Window {
             Qos::AtMostOnce | Qos::AtLeastOnce => named < free + AHEAD,
             Qos::ExactlyOnce => {
                 let free_twice = self.exactly_once_maximum.saturating_sub(self.exactly_once);
+                // All of the replay may be QoS 2. If it is not, the identifiers come when it has left.
+                let free_twice = free_twice.saturating_sub(self.replay.len());
                 named < free.min(free_twice)
             }
         }

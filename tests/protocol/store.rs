@@ -736,3 +736,32 @@ fn what_is_dropped_or_expires_behind_a_slow_disk_takes_no_memory() {
         });
     }
 }
+
+#[test]
+fn what_cannot_leave_behind_a_replay_gets_no_identifier_before_it_can() {
+    // Before 5.0 few messages of QoS 2 are under way. What has an identifier is given up if the broker loses
+    // the session, as it may have been sent.
+    play_slowly(&v3(), |scene| {
+        for _ in 0..40 {
+            scene.publish(Qos::ExactlyOnce, b"a", Wait::None);
+        }
+        while scene.commit() {
+            scene.turn();
+        }
+        assert_eq!(scene.wire.len(), 20 * PUBLISH_2.len());
+        scene.wire.clear();
+        scene.reconnect_present();
+        while scene.commit() {
+            scene.turn();
+        }
+        assert_eq!(scene.wire.len(), 20 * AGAIN_2.len());
+        scene.dies();
+        scene.open();
+        while scene.commit() {
+            scene.turn();
+        }
+        assert_eq!(scene.wire.len(), 20 * PUBLISH_2.len());
+        scene.wire.clear();
+        scene.effects.clear();
+    });
+}
