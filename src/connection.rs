@@ -125,12 +125,13 @@ impl Connection {
         })?;
         if keeper.is_present() {
             // What was called for goes to the store first, and leaves in this turn if that works at once.
+            keeper.date(now, shared, clock);
             shared.with(|state| state.protocol.pump(now));
-            keeper.poll(now, shared, clock, cx).map_err(lost)?;
+            keeper.poll(shared, cx).map_err(lost)?;
         }
         let written = self.write(now, shared, cx).map_err(lost)?;
         // While it was written, there was room for more.
-        let stored = keeper.poll(now, shared, clock, cx).map_err(lost)?;
+        let stored = keeper.poll(shared, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
         shared.with(|state| stays(state, now))?;
         Ok(match (read, written) {

@@ -232,6 +232,7 @@ impl Driver {
         std::future::poll_fn(|cx| {
             loop {
                 let now = clock.now();
+                self.keeper.date(now, &shared, &*clock);
                 let goes_on = shared.with(|state| {
                     state.begin_turn(now);
                     let timeout = state.protocol.handle_timeout(now);
@@ -239,7 +240,7 @@ impl Driver {
                     state.protocol.pump(now);
                     matches!(state.wanted, Wanted::Connection)
                 });
-                match self.keeper.poll(now, &shared, &*clock, cx) {
+                match self.keeper.poll(&shared, cx) {
                     Ok(true) => continue,
                     Ok(false) if goes_on => {}
                     Ok(false) | Err(_) => return Poll::Ready(Ok(None)),

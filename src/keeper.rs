@@ -67,17 +67,20 @@ impl Keeper {
         }
     }
 
+    /// Says what the date is, before anything that expires is gathered: the wall clock may have been set since
+    /// the last turn, or the device may have slept.
+    pub(crate) fn date(&self, now: Instant, shared: &Shared, clock: &dyn Clock) {
+        if self.is_present() {
+            let unix = clock.unix_time();
+            shared.with(|state| state.protocol.set_date(now, unix));
+        }
+    }
+
     /// Does what there is to do. Returns whether a batch has arrived: what waited for it can leave.
     ///
     /// # Errors
     /// The store has failed, and the driver is to end.
-    pub(crate) fn poll(
-        &mut self,
-        now: Instant,
-        shared: &Shared,
-        clock: &dyn Clock,
-        cx: &mut Context<'_>,
-    ) -> Result<bool> {
+    pub(crate) fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Result<bool> {
         // Also without a store: it may have failed since.
         call_inherited(shared);
         match &self.state {
@@ -85,8 +88,6 @@ impl Keeper {
             State::Failed(error) => return Err(error.clone()),
             State::Idle(_) | State::Busy(_) => {}
         }
-        let unix = clock.unix_time();
-        shared.with(|state| state.protocol.set_date(now, unix));
         let arrived = self.poll_committed(shared, cx)?;
         self.submit(shared);
         // So that the store knows whom to wake; one that works at once is done.

@@ -118,8 +118,9 @@ impl Driver {
         std::future::poll_fn(|cx| {
             loop {
                 let now = clock.now();
+                self.keeper.date(now, &shared, &*clock);
                 shared.with(|state| state.protocol.pump(now));
-                match self.keeper.poll(now, &shared, &*clock, cx) {
+                match self.keeper.poll(&shared, cx) {
                     Ok(true) => continue,
                     Ok(false) if !self.keeper.is_done() && end.is_none_or(|end| now < end) => {}
                     Ok(false) | Err(_) => return Poll::Ready(()),

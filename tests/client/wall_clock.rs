@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use coracle::testkit::{FakeClock, World};
+use coracle::protocol::record::{Death, Entry, Outgoing};
+use coracle::testkit::{FakeClock, MemoryStore, World};
 use coracle::{
     AuthFuture, AuthStep, Authenticator, Client, Clock, Exchange, LocalBoxFuture, Message,
     Occasion, Qos, Version, Wait,
@@ -158,4 +159,42 @@ fn an_authenticator_sees_the_date_of_each_attempt() {
     setup.until_attempt();
     assert_eq!(*times.borrow(), [TODAY, Duration::from_secs(5)]);
     assert_eq!(clock.looks.get(), 2);
+}
+
+#[test]
+fn a_message_is_stored_with_the_date_at_which_it_was_published() {
+    // The clock of a device is often set while it runs already; or it slept, and the monotonic clock with it.
+    for online in [false, true] {
+        let world = World::with_peers();
+        let clock = Jumping {
+            monotonic: world.clock(),
+            wall: Rc::default(),
+            looks: Rc::default(),
+        };
+        let store = MemoryStore::new();
+        let options = options(&world).clock(clock.clone()).store(store.clone());
+        let setup = Setup::start(world, options);
+        let mut peer = setup.greet(crate::CONNACK);
+        if !online {
+            peer.reset();
+        }
+        setup.world.run_until_idle();
+        for date in [TODAY, TODAY + 1_000 * SECOND] {
+            clock.wall.set(date);
+            let message = Message::new("t", "x").expiry(100 * SECOND);
+            let message = message.qos(Qos::AtLeastOnce);
+            drop(setup.client.publish_message(message, Wait::None));
+            setup.world.run_until_idle();
+            let records = store.records();
+            let dates = records.iter().filter_map(|record| {
+                if let Ok(Entry::Outgoing(_, Outgoing::Message { dies, .. })) = Entry::read(record)
+                {
+                    return Some(dies);
+                }
+                None
+            });
+            let dies = (date + 100 * SECOND).as_secs();
+            assert_eq!(dates.last(), Some(Death::At(dies)), "online: {online}");
+        }
+    }
 }
