@@ -186,7 +186,7 @@ fn a_message_is_stored_with_the_date_at_which_it_was_published() {
             drop(setup.client.publish_message(message, Wait::None));
             setup.world.run_until_idle();
             let records = store.records();
-            let dates = records.iter().filter_map(|record| {
+            let mut dates = records.iter().filter_map(|record| {
                 if let Ok(Entry::Outgoing(_, Outgoing::Message { dies, .. })) = Entry::read(record)
                 {
                     return Some(dies);
@@ -194,7 +194,7 @@ fn a_message_is_stored_with_the_date_at_which_it_was_published() {
                 None
             });
             let dies = (date + 100 * SECOND).as_secs();
-            assert_eq!(dates.last(), Some(Death::At(dies)), "online: {online}");
+            assert_eq!(dates.next_back(), Some(Death::At(dies)), "online: {online}");
         }
     }
 }
