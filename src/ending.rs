@@ -56,7 +56,10 @@ impl State {
                     self.discard(queued);
                 }
             }
-            Sink::Inline(inline) => self.loose.drop_later(inline),
+            Sink::Inline(inline) => {
+                self.loose.drop_later(inline);
+                self.forget_calls(key);
+            }
             Sink::Answers => {}
         }
     }

@@ -1,5 +1,8 @@
 //! What an earlier process had acknowledged and not taken comes to the streams of the next ones, once.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use coracle::testkit::{MemoryStore, Peer, World};
 use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
 
@@ -86,6 +89,27 @@ fn each_subscriber_of_one_life_gets_what_was_inherited() {
         setup.world.run_until_idle();
         assert!(second.try_next().is_some());
         assert!(first.try_next().is_none());
+    });
+}
+
+#[test]
+fn a_handler_that_comes_after_other_messages_gets_what_was_inherited() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        peer.send(b"\x30\x05\x00\x01u\x00y");
+        setup.world.run_until_idle();
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hearing = Rc::clone(&heard);
+        let handler = move |incoming: &coracle::Incoming<'_>| {
+            hearing.borrow_mut().push(incoming.payload().to_vec());
+        };
+        let filters = Filters::new("t", Qos::ExactlyOnce);
+        let _handle = now(setup.client.subscribe_inline(filters, handler, Wait::None));
+        // This one comes in the turn in which it would be called.
+        peer.send(b"\x30\x05\x00\x01u\x00z");
+        setup.world.run_until_idle();
+        assert_eq!(*heard.borrow(), [b"x"]);
     });
 }
 
