@@ -147,6 +147,15 @@ impl State {
         self.protocol.let_go(kept);
     }
 
+    /// The client is at its end: what was inherited and not taken stays in the store for the next process.
+    pub(crate) fn bequeath(&mut self) {
+        let Heritage { messages, calls } = std::mem::take(&mut self.heritage);
+        let messages = messages.into_iter().map(|inherited| inherited.message);
+        for message in messages.chain(calls.into_iter().map(|(.., message)| message)) {
+            self.loose.drop_later(Some(message));
+        }
+    }
+
     /// Nobody can come any more for what was inherited.
     pub(crate) fn disinherit(&mut self) {
         for inherited in std::mem::take(&mut self.heritage.messages) {

@@ -146,6 +146,20 @@ impl Queue {
         (queued.receipt == Some(receipt)).then_some(queued)
     }
 
+    /// Takes out those of QoS 1 and 2 that are `wanted`.
+    pub(crate) fn take_out(&mut self, wanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let mut out = Vec::new();
+        for (place, queued) in std::mem::take(&mut self.kept) {
+            if wanted(&queued) {
+                self.bytes -= size(&queued.message);
+                out.push(queued);
+            } else {
+                self.kept.push_back((place, queued));
+            }
+        }
+        out
+    }
+
     /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
         self.fleeting.len() + self.kept.len()
@@ -153,7 +167,7 @@ impl Queue {
 }
 
 impl Reading {
-    /// No message will come any more. What is queued can still be read.
+    /// No message will come any more. What is left in the queue can still be read.
     pub(crate) fn end(&mut self, error: Option<Error>) -> Option<Waker> {
         if let State::Open = self.state {
             self.state = State::Ended(error);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use coracle::testkit::{MemoryStore, Peer, World};
 use coracle::{
-    Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Qos, Sent, Session,
-    StoreError, StoreErrorKind, Subscription, Version, Wait,
+    Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason,
+    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait,
 };
 
 use crate::{CONNACK, CONNACK_3, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
@@ -289,6 +289,70 @@ fn disconnect_waits_for_the_last_batch_and_does_not_end_the_session() {
     assert_eq!(store.records().len(), 1, "the session alone");
 }
 
+/// Its end has no record any more of what is taken, so the next one would get it again [MQTT-4.3.3-10].
+#[test]
+fn what_is_untaken_when_the_client_ends_comes_to_the_next_process_alone() {
+    for (acknowledge, qos) in [
+        (Acknowledge::OnTake, 4),
+        (Acknowledge::OnTake, 2),
+        (Acknowledge::OnReceipt, 4),
+        (Acknowledge::OnReceipt, 2),
+        (Acknowledge::ByHand, 4),
+    ] {
+        let store = MemoryStore::new();
+        let (setup, mut peer) = live(&store, CONNACK);
+        let mut stream = subscribe(&setup, acknowledge);
+        peer.received();
+        peer.send(b"\x90\x04\x00\x01\x00\x02");
+        let publish = [&[0x30 | qos], &PUBLISH[1..]].concat();
+        peer.send(&publish);
+        peer.send(b"\x30\x05\x00\x01t\x00z");
+        setup.world.run_until_idle();
+        assert_eq!(stream.len(), 2);
+        let acknowledged = !peer.received().is_empty();
+        setup.wait(setup.client.disconnect()).expect("it ends well");
+        let left = now(stream.next()).expect("QoS 0 does not come again");
+        assert_eq!(left.payload(), b"z", "{acknowledge:?} {qos}");
+        assert!(now(stream.next()).is_none(), "{acknowledge:?} {qos}");
+        drop((stream, setup));
+
+        let (setup, mut peer) = live(&store, CONNACK_PRESENT);
+        let mut stream = subscribe(&setup, Acknowledge::OnTake);
+        setup.world.run_until_idle();
+        if !acknowledged {
+            peer.send(&[&[0x38 | qos], &PUBLISH[1..]].concat());
+            setup.world.run_until_idle();
+        }
+        let message = now(stream.next()).expect("it was not taken");
+        assert_eq!(message.payload(), b"x");
+        assert!(stream.try_next().is_none(), "{acknowledge:?} {qos}");
+    }
+}
+
+#[test]
+fn what_comes_to_no_other_process_can_be_read_after_the_end() {
+    // The session is gone, and with it what the broker would have sent again.
+    let (store, lost) = (MemoryStore::new(), "lost by the broker");
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.send(PUBLISH);
+    setup.world.run_until_idle();
+    peer.close();
+    let _peer = setup.greet_later(CONNACK);
+    setup.wait(setup.client.disconnect()).expect("it ends well");
+    assert!(now(stream.next()).is_some(), "{lost}");
+
+    let (store, ended) = (MemoryStore::new(), "ended by the client");
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.send(PUBLISH);
+    setup.world.run_until_idle();
+    let farewell = Properties::new().session_expiry_interval(0);
+    let leaving = setup.client.disconnect_with(Reason::SUCCESS, farewell);
+    setup.wait(leaving).expect("it ends well");
+    assert!(now(stream.next()).is_some(), "{ended}");
+}
+
 #[test]
 fn what_is_unfinished_when_the_client_ends_may_still_be_sent() {
     let store = MemoryStore::new();
@@ -414,7 +478,7 @@ fn a_message_that_is_published_with_everything_keeps_it() {
     let message = Message::new("t", "x")
         .qos(Qos::ExactlyOnce)
         .retain(true)
-        .properties(coracle::Properties::new().user_property("k", "v"));
+        .properties(Properties::new().user_property("k", "v"));
     drop(setup.client.publish_message(message, Wait::None));
     setup.world.run_until_idle();
     drop(setup);
