@@ -205,6 +205,36 @@ fn a_payload_is_on_disk_before_it_is_acknowledged_on_receipt() {
 }
 
 #[test]
+fn a_message_that_one_takes_and_another_does_not_is_on_disk_before_it_is_acknowledged_late() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let filters = Filters::new("t/#", Qos::AtLeastOnce).acknowledge(Acknowledge::OnReceipt);
+    let untaken = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+    let mut taken =
+        now(setup.client.subscribe("t/x", Qos::AtLeastOnce, Wait::None)).expect("accepted");
+    peer.received();
+    // The second one is for the stream alone that acknowledges on receipt.
+    peer.send(b"\x32\x09\x00\x03t/x\x00\x01\x00x");
+    peer.send(b"\x32\x09\x00\x03t/a\x00\x02\x00a");
+    assert!(setup.wait(taken.next()).is_some());
+    peer.expect_nothing();
+    setup.world.advance(5 * SECOND);
+    peer.expect(b"\x40\x02\x00\x01\x40\x02\x00\x02");
+    assert_eq!(untaken.len(), 2);
+    drop(setup);
+
+    let (setup, _peer) = live(&store, CONNACK_PRESENT);
+    let mut stream =
+        now(setup.client.subscribe("t/#", Qos::AtLeastOnce, Wait::None)).expect("accepted");
+    let mut topics = Vec::new();
+    while let Some(message) = stream.try_next() {
+        topics.push(message.topic().to_owned());
+    }
+    topics.sort();
+    assert_eq!(topics, ["t/a", "t/x"]);
+}
+
+#[test]
 fn a_handler_is_called_with_what_an_earlier_process_had_acknowledged() {
     let store = MemoryStore::new();
     let (setup, mut peer) = live(&store, CONNACK);
