@@ -362,7 +362,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::Unacknowledged`](crate::ErrorKind::Unacknowledged) with the number of messages that
-    /// stayed.
+    /// stayed; [`ErrorKind::Closed`] if the store fails meanwhile.
     ///
     /// # Cancel safety
     /// Dropping the future does not undo it.

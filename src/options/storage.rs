@@ -74,7 +74,8 @@ impl Options {
     /// another one ends with a misuse. With [`Session::None`], or an expiry of 0, it is a misuse too.
     ///
     /// If the store fails, the driver ends with [`ErrorKind::Store`], and every wait for a message of QoS 1
-    /// or 2: nothing is acknowledged that is not kept. See [`Options::go_on_without_store`].
+    /// or 2: nothing is acknowledged that is not kept. So does a store that has not kept the last changes 5 s
+    /// after the client was to end; `disconnect()` then ends with `Closed`. See [`Options::go_on_without_store`].
     ///
     /// [`Session::Fresh`]: crate::Session::Fresh
     /// [`Session::Resume`]: crate::Session::Resume

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coracle::testkit::{MemoryStore, Peer, World};
 use coracle::{
     Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason,
-    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait,
+    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait, Waiting,
 };
 
 use crate::{CONNACK, CONNACK_3, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
@@ -445,6 +445,80 @@ fn a_store_that_fails_while_there_is_no_connection_ends_the_driver_too() {
     drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
     let error = failure(setup.world.block_on(setup.driver));
     assert!(matches!(error.kind(), ErrorKind::Store(_)), "{error}");
+}
+
+/// A client that has lost its connection and leaves while its last batch is on the way.
+fn leave_with_a_batch_on_its_way(
+    store: &MemoryStore,
+    set: fn(Options) -> Options,
+) -> (Setup, Waiting) {
+    let (setup, mut peer) = live_with(store, CONNACK, set);
+    peer.reset();
+    setup.world.run_until_idle();
+    store.hold();
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    let mut leaving = setup.client.disconnect();
+    setup.world.advance(Duration::from_millis(4999));
+    assert!(poll(&mut leaving).is_none(), "the batch is on its way");
+    (setup, leaving)
+}
+
+#[test]
+fn a_store_that_fails_with_the_last_batch_is_told_by_disconnect_and_by_the_driver() {
+    let store = MemoryStore::new();
+    let (setup, leaving) = leave_with_a_batch_on_its_way(&store, |options| options);
+    store.fail(full());
+    let error = failure(setup.wait(leaving));
+    assert_eq!(
+        error.to_string(),
+        "disconnect: the client is closed; before that, store: writing /x: no space left"
+    );
+    let error = failure(setup.world.block_on(setup.driver));
+    assert_eq!(error.to_string(), "store: writing /x: no space left");
+}
+
+#[test]
+fn a_store_that_takes_too_long_for_the_last_batch_has_failed() {
+    let store = MemoryStore::new();
+    let (mut setup, leaving) = leave_with_a_batch_on_its_way(&store, |options| options);
+    setup.world.advance(Duration::from_millis(1));
+    let error = failure(now(leaving));
+    assert_eq!(
+        error.to_string(),
+        "disconnect: the client is closed; before that, store: the last changes are not on disk after 5s"
+    );
+    let events = setup.events();
+    assert!(
+        matches!(events.last(), Some(Event::StoreFailed { .. })),
+        "{events:?}"
+    );
+    let error = failure(setup.world.block_on(setup.driver));
+    assert!(matches!(error.kind(), ErrorKind::Store(_)), "{error}");
+}
+
+#[test]
+fn one_that_goes_on_without_its_store_ends_without_it_too() {
+    for hangs in [false, true] {
+        let store = MemoryStore::new();
+        let (mut setup, leaving) =
+            leave_with_a_batch_on_its_way(&store, |options| options.go_on_without_store(true));
+        if hangs {
+            setup.world.advance(Duration::from_millis(1));
+        } else {
+            store.fail(full());
+        }
+        let error = failure(setup.wait(leaving));
+        assert!(
+            matches!(error.kind(), ErrorKind::Unacknowledged(1)),
+            "{error}"
+        );
+        let events = setup.events();
+        assert!(
+            matches!(events.last(), Some(Event::StoreFailed { .. })),
+            "{events:?}"
+        );
+        assert!(setup.world.block_on(setup.driver).is_ok());
+    }
 }
 
 #[test]
