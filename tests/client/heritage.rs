@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use coracle::testkit::{MemoryStore, Peer, World};
-use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
+use coracle::{Acknowledge, ErrorKind, Filters, Overflow, Qos, Subscription, Version, Wait};
 
 use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
 
@@ -110,6 +110,31 @@ fn a_handler_that_comes_after_other_messages_gets_what_was_inherited() {
         peer.send(b"\x30\x05\x00\x01u\x00z");
         setup.world.run_until_idle();
         assert_eq!(*heard.borrow(), [b"x"]);
+    });
+}
+
+#[test]
+fn a_stream_that_what_was_inherited_overflows_is_subscribed_to_before_it_is_unsubscribed() {
+    let memory = MemoryStore::new();
+    live(&memory, CONNACK, |setup, peer| {
+        let _stream = subscribe(setup, "t");
+        peer.received();
+        peer.send(b"\x32\x07\x00\x01t\x00\x01\x00x");
+        peer.send(b"\x32\x07\x00\x01t\x00\x02\x00y");
+        peer.expect(b"\x40\x02\x00\x01\x40\x02\x00\x02");
+    });
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        setup.world.run_until_idle();
+        let filters = Filters::new("t", Qos::AtLeastOnce)
+            .overflow(Overflow::End)
+            .stream_bytes(100);
+        let stream = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+        let error = stream.error().expect("the second does not fit");
+        assert!(matches!(error.kind(), ErrorKind::Overflow), "{error}");
+        // Else the broker would have it for ever, with nobody to unsubscribe it.
+        let subscribe = b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01";
+        let unsubscribe = b"\xa2\x06\x00\x02\x00\x00\x01t";
+        peer.expect(&[&subscribe[..], unsubscribe].concat());
     });
 }
 
