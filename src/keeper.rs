@@ -79,6 +79,8 @@ impl Keeper {
         clock: &dyn Clock,
         cx: &mut Context<'_>,
     ) -> Result<bool> {
+        // Also without a store: it may have failed since.
+        call_inherited(shared);
         match &self.state {
             State::Absent | State::Unread(_) => return Ok(false),
             State::Failed(error) => return Err(error.clone()),
@@ -86,7 +88,6 @@ impl Keeper {
         }
         let unix = clock.unix_time();
         shared.with(|state| state.protocol.set_date(now, unix));
-        call_inherited(shared);
         let arrived = self.poll_committed(shared, cx)?;
         self.submit(shared);
         // So that the store knows whom to wake; one that works at once is done.

@@ -91,8 +91,10 @@ impl Options {
     }
 
     /// Sets whether the client goes on as if it had no store when that fails, after an
-    /// [`Event::StoreFailed`](crate::Event::StoreFailed). What waited for the disk then leaves without it.
-    /// Defaults to false: the driver ends with the error.
+    /// [`Event::StoreFailed`](crate::Event::StoreFailed). What waited for the disk then leaves without it, and
+    /// the session ends with the process, as without a store. What is in the store stays as it was: it is out of
+    /// date, so remove it before a next process uses it, or messages of QoS 2 may come twice. Defaults to false:
+    /// the driver ends with the error.
     pub fn go_on_without_store(mut self, go_on: bool) -> Self {
         self.storage.go_on = go_on;
         self

@@ -82,7 +82,7 @@ impl Protocol {
             ..
         } = &mut self.session;
         let out = &mut self.out;
-        if out.holds_back() {
+        if out.holds_back() || out.committed() < online.opened {
             return;
         }
         loop {

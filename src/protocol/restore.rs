@@ -227,8 +227,10 @@ impl Protocol {
         self.session.line.fail(&error, &mut self.out);
     }
 
-    /// The store has failed and the user wants to go on without it: what waited for it leaves.
+    /// The store has failed and the user wants to go on without it: what waited for it leaves, and the
+    /// session ends with this process, because the store says what was before.
     pub fn go_on_without_store(&mut self) {
+        self.config.stored = false;
         // Those that waited for a batch leave in their order.
         let waited = self.out.journal.take();
         if let Some(mut journal) = waited {

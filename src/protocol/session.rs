@@ -58,6 +58,9 @@ pub(super) struct Online {
     pub(super) stalled: Option<Instant>,
     /// Bytes of a packet above the limit that are still to be dropped.
     pub(super) skip: usize,
+    /// The batch of the store with what CONNACK has changed. Before it is on disk nothing is subscribed to:
+    /// what comes for it belongs to a session that the next process would not know.
+    pub(super) opened: u64,
 }
 
 impl Online {

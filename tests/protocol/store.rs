@@ -406,6 +406,39 @@ fn subscribe_waits_until_its_filters_are_on_disk() {
 }
 
 #[test]
+fn subscribe_waits_until_what_connack_has_changed_is_on_disk() {
+    // Whose session it is: without it, the next process would discard what came for this subscription.
+    play_with(&[Some(Disk::default())], &v3(), |scene| {
+        scene.subscribe(&["f"], Qos::AtLeastOnce, Wait::None);
+        scene.commits();
+        scene.open();
+        scene.sends_nothing();
+        scene.commits();
+        scene.sends(&[b"\x82\x06\0\x01\0\x01f\x01"]);
+    });
+    // That identifiers of the lost session mean nothing any more: the next process would take a message of
+    // the new one for a repeat.
+    play_slowly(&v3(), |scene| {
+        scene.subscribe(&["t"], Qos::ExactlyOnce, Wait::None);
+        scene.commits();
+        scene.receive(b"\x90\x03\0\x01\x02");
+        scene.receive(PUBLISH_2);
+        scene.gets("t", b"a");
+        scene.commits();
+        scene.cut();
+        scene.wire.clear();
+        scene.open_with(CONNACK);
+        scene.sends_nothing();
+        scene.dies();
+        // Nothing of the new session could have come to the process that is dead.
+        scene.open_with(CONNACK);
+        scene.commits();
+        scene.receive(b"\x3C\x06\0\x01t\0\x01b");
+        scene.gets("t", b"b");
+    });
+}
+
+#[test]
 fn a_filter_that_is_refused_is_forgotten() {
     play_slowly(&v3(), |scene| {
         scene.subscribe(&["f"], Qos::AtLeastOnce, Wait::None);
@@ -591,6 +624,18 @@ fn who_goes_on_without_a_store_has_what_waited_for_it() {
         scene.is_acknowledged(acknowledged, Reason::SUCCESS);
         scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
         scene.sends(&[b"\x32\x06\0\x01t\0\x02b"]);
+    });
+    // The session lives with this process from now on, and ends with it.
+    let config = Config {
+        stored: true,
+        ..v5()
+    };
+    play_slowly(&config, |scene| {
+        assert!(scene.protocol.config().farewell().list().is_empty());
+        scene.protocol.go_on_without_store();
+        let farewell = scene.protocol.config().farewell();
+        assert_eq!(farewell.list().session_expiry_interval(), Some(0));
+        scene.disk = None;
     });
 }
 

@@ -134,6 +134,7 @@ impl Protocol {
             auth,
             stalled: None,
             skip: 0,
+            opened: out.mark(),
         }));
         Ok(())
     }
