@@ -18,6 +18,8 @@
 //! answer from before a restart, or to a request that is over, names nothing, and who sees one number
 //! cannot tell the next.
 //!
+//! When the topic changes, the old one stays subscribed to for as long as a request waits that names it.
+//!
 //! **The topic of answers** is `PREFIX/CLIENT`, in 3.x with the number as a third level. PREFIX is what
 //! [`Options::response_prefix`] says, else the Response Information of a MQTT 5 broker, else
 //! `coracle/response`. CLIENT is the client identifier with `%`, `+`, `#` and `/` as `%25`, `%2B`, `%23`
@@ -59,6 +61,8 @@ const NO_RETAINED: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Answers {
     inbox: Inbox,
+    /// Topics of before, to which requests up to this place may still be answered.
+    former: Vec<(Address, u64)>,
     /// Requests that wait for the inbox, in their order: the tokens of their waits, which have them.
     held: BTreeMap<u64, Token>,
     /// Draws the tags: the hash of a running number under a key that nobody knows.
@@ -93,6 +97,7 @@ impl Answers {
     pub(crate) fn new(prefix: Option<Rc<str>>, maximum_qos: Qos, identifiers: bool) -> Self {
         Self {
             inbox: Inbox::Nowhere,
+            former: Vec::new(),
             held: BTreeMap::new(),
             secret: RandomState::new(),
             drawn: 0,
@@ -336,9 +341,7 @@ impl State {
 
     /// There is a connection: what is held may leave, if the broker still has the subscription.
     pub(crate) fn inbox_connected(&mut self, continuity: Continuity) {
-        for (place, token) in self.waiters.hold_unanswered() {
-            self.answers.hold(place, token);
-        }
+        self.hold_unanswered();
         self.forget_ended_inbox();
         let address = match &self.answers.inbox {
             Inbox::Nowhere => None,
@@ -347,11 +350,17 @@ impl State {
             }
         };
         if let Some(address) = address
-            && address.topic != self.answers.topic(&self.protocol)
+            && let topic = self.answers.topic(&self.protocol)
+            && address.topic != topic
         {
-            // Another broker, or another name with it. Answers to the old topic are lost.
-            self.end_subscriber(address.key);
-            self.answers.inbox = Inbox::Nowhere;
+            // Another broker, or another name with it. What was handed over names the old topic.
+            self.answers.former.push((address, self.answers.drawn));
+            self.retire_inboxes();
+            let mut former = self.answers.former.iter();
+            self.answers.inbox = match former.position(|(address, _)| address.topic == topic) {
+                Some(index) => Inbox::Ready(self.answers.former.swap_remove(index).0),
+                None => Inbox::Nowhere,
+            };
         }
         match (&self.answers.inbox, continuity) {
             (Inbox::Nowhere, _) => self.want_inbox(),
@@ -361,6 +370,49 @@ impl State {
             }
             // Its SUBSCRIBE was not answered, and leaves again.
             (Inbox::Asked(_) | Inbox::Restoring(_), _) => {}
+        }
+    }
+
+    /// The link was lost: what was not answered and is still here is held again.
+    fn hold_unanswered(&mut self) {
+        let Self {
+            waiters,
+            protocol,
+            loose,
+            ..
+        } = self;
+        // A slab yields its keys in ascending order.
+        let mut unsent = Vec::new();
+        let held = waiters.hold_unanswered(|token, place| {
+            if let Some(Place::Line(qos, place)) = place {
+                loose.drop_later(protocol.withdraw(qos, place));
+            }
+            unsent.push(token);
+        });
+        protocol.withdraw_qos0(&unsent);
+        for (place, token) in held {
+            self.answers.hold(place, token);
+        }
+    }
+
+    /// Ends what brings answers to a topic of before, once nobody waits for one.
+    pub(crate) fn retire_inboxes(&mut self) {
+        if self.answers.former.is_empty() {
+            return;
+        }
+        let Self {
+            answers,
+            waiters,
+            router,
+            ..
+        } = self;
+        let is_over = |(address, place): &mut (Address, u64)| {
+            let subscriber = router.subscribers.get(address.key);
+            subscriber.is_none_or(|one| one.reading.is_ended()) || !waiters.expects_answer(*place)
+        };
+        let over: Vec<_> = answers.former.extract_if(.., is_over).collect();
+        for (address, _) in over {
+            self.end_subscriber(address.key);
         }
     }
 

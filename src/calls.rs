@@ -162,6 +162,9 @@ impl Client {
                     .identify(asked, filters.identifier, automatic)?;
                 let sink = sink.take().unwrap_or(Sink::Inline(None));
                 let key = state.router.insert(&wishes, sink);
+                if let Some(version) = filters.serves {
+                    state.router.serve(key, version);
+                }
                 state.handles += 1;
                 state.hand_on(key);
                 let token = self.begin(state, Doing::Subscribing, wait);

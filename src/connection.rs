@@ -64,7 +64,9 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection ends or the user wants something else of the driver.
+    /// Runs until the connection ends or the user wants something else of the driver. What is then still to be
+    /// said, a goodbye, is for [`Connection::close`] to write: a link that the broker has ended gets nothing
+    /// more, so that what waits is not lost in it.
     pub(crate) async fn run(
         &mut self,
         shared: &Shared,
@@ -72,7 +74,7 @@ impl Connection {
         alarm: &mut Alarm,
         keeper: &mut Keeper,
     ) -> Outcome {
-        let outcome = std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             loop {
                 let now = clock.now();
                 shared.with(|state| state.begin_turn(now));
@@ -93,14 +95,7 @@ impl Connection {
                 }
             }
         })
-        .await;
-        // What was put into the buffer to say goodbye gets one chance to leave.
-        std::future::poll_fn(|cx| {
-            let _ = self.write(clock.now(), shared, cx);
-            Poll::Ready(())
-        })
-        .await;
-        outcome
+        .await
     }
 
     /// One turn. An outcome comes as an error, so that `?` ends the turn.
@@ -186,7 +181,14 @@ impl Connection {
                 }
                 Poll::Ready(Ok(0)) => {
                     let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
-                    result = Err(Outcome::Failed(error, End::ByBroker));
+                    // No broker that means to end it stops in the middle of a packet: that is the network, which
+                    // is no reason to suspect a message of ours.
+                    let end = if self.reader.is_amid(&buffer) {
+                        End::Otherwise
+                    } else {
+                        End::ByBroker
+                    };
+                    result = Err(Outcome::Failed(error, end));
                     break;
                 }
                 Poll::Ready(Ok(count)) => {

@@ -1,15 +1,20 @@
 //! What can go wrong, said so that the reader knows who has to act.
+//!
+//! Here are the kinds of failure. Who has to act on which is in `blame`, the sentence that says it in
+//! `display`.
+
+mod blame;
+mod display;
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::obstacle::{Cause, Obstacle};
+use crate::obstacle::Obstacle;
 use crate::properties::{PropertyFault, PropertyList, Remarks};
-use crate::prospect::Prospect;
 use crate::reason::Reason;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::StoreError;
 use crate::topic::TopicError;
 use crate::when_full::WhenFull;
 
@@ -60,25 +65,6 @@ pub enum Doing {
     Disconnecting,
     /// Keeping the session on disk.
     Storing,
-}
-
-impl fmt::Display for Doing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Configuring => "options",
-            Self::Connecting => "connect",
-            Self::Connected => "connection",
-            Self::Publishing => "publish",
-            Self::Requesting => "request",
-            Self::Receiving => "receive",
-            Self::Subscribing => "subscribe",
-            Self::Unsubscribing => "unsubscribe",
-            Self::Pinging => "ping",
-            Self::Authenticating => "authenticate",
-            Self::Disconnecting => "disconnect",
-            Self::Storing => "store",
-        })
-    }
 }
 
 /// Whether what the failed call wanted to send reached the broker.
@@ -232,12 +218,6 @@ impl From<PropertyFault> for Violation {
     }
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.what, self.clause)
-    }
-}
-
 impl std::error::Error for Violation {}
 
 impl Error {
@@ -375,65 +355,6 @@ impl Error {
         self.remarks.list()
     }
 
-    /// Who has to act.
-    pub fn blame(&self) -> Blame {
-        match &self.kind {
-            ErrorKind::Topic(..)
-            | ErrorKind::Filter(..)
-            | ErrorKind::Property(_)
-            | ErrorKind::Misuse(_)
-            | ErrorKind::Conflict(_)
-            | ErrorKind::NotOffered(_)
-            | ErrorKind::NoCredential(_)
-            | ErrorKind::Closed => Blame::You,
-            ErrorKind::QueueFull
-            | ErrorKind::Dropped(_)
-            | ErrorKind::TooLarge { .. }
-            | ErrorKind::TimedOut(_)
-            | ErrorKind::Expired
-            | ErrorKind::Overflow
-            | ErrorKind::Unacknowledged(_) => Blame::Limit,
-            ErrorKind::Refused { .. }
-            | ErrorKind::Disconnected { .. }
-            | ErrorKind::Protocol(_)
-            | ErrorKind::Unproven(_)
-            | ErrorKind::SessionLost { .. } => Blame::Broker,
-            ErrorKind::Io(_) | ErrorKind::LinkLost | ErrorKind::Silent(_) => Blame::Network,
-            ErrorKind::Unreachable(obstacle) => blame_for(obstacle.cause()),
-            ErrorKind::Store(error) => match error.kind() {
-                StoreErrorKind::InUse => Blame::You,
-                StoreErrorKind::Full
-                | StoreErrorKind::ReadOnly
-                | StoreErrorKind::Damaged
-                | StoreErrorKind::Other => Blame::Device,
-            },
-        }
-    }
-
-    /// What to expect of another attempt after this.
-    pub fn prospect(&self) -> Prospect {
-        let hopeless = match (&self.kind, self.reason()) {
-            (_, Some(reason)) => return Prospect::of(reason),
-            (ErrorKind::Unreachable(obstacle), None) => obstacle.is_permanent(),
-            (ErrorKind::Unproven(_) | ErrorKind::Store(_), None) => true,
-            // Where it comes from may be out of reach for a while.
-            (ErrorKind::NoCredential(_), None) => false,
-            (_, None) => self.blame() == Blame::You,
-        };
-        if hopeless {
-            Prospect::CannotHeal
-        } else {
-            Prospect::Reconnect
-        }
-    }
-
-    /// Whether trying again cannot help until someone acts: bad credentials, a client id that is not
-    /// accepted or was taken over, a broker that has moved, a certificate that is not trusted, a broker that
-    /// does not prove who it is, a mistake of the program. The same as [`Prospect::CannotHeal`].
-    pub fn is_permanent(&self) -> bool {
-        self.prospect() == Prospect::CannotHeal
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.kind, ErrorKind::Closed)
     }
@@ -446,115 +367,6 @@ impl Error {
             return Some(reason);
         }
         None
-    }
-}
-
-fn blame_for(cause: &Cause) -> Blame {
-    match cause {
-        Cause::Settings(_)
-        | Cause::ClientCertificateMissing
-        | Cause::ClientCertificateRefused(_)
-        | Cause::ProxyLogin => Blame::You,
-        Cause::TimedOut(_) => Blame::Limit,
-        Cause::System(..) | Cause::Ended | Cause::HungUp | Cause::ProxyRefused(_) => Blame::Network,
-        Cause::UnknownIssuer
-        | Cause::CertificateExpired
-        | Cause::CertificateNotYetValid
-        | Cause::WrongName(_)
-        | Cause::BadCertificate(_)
-        | Cause::NoCommonAlpn
-        | Cause::NoCommonTls(_)
-        | Cause::UpgradeRefused(_)
-        | Cause::OtherProtocol(_)
-        | Cause::Rules(_) => Blame::Broker,
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.doing)?;
-        if let Some(way) = &self.way {
-            write!(f, "{way}: ")?;
-        }
-        match &self.kind {
-            ErrorKind::Topic(topic, error) => write!(f, "the topic {topic:?} {error}"),
-            ErrorKind::Filter(filter, error) => write!(f, "the filter {filter:?} {error}"),
-            ErrorKind::Property(fault) => write!(f, "{fault}"),
-            ErrorKind::Misuse(text) => f.write_str(text),
-            ErrorKind::Conflict(filter) => {
-                write!(
-                    f,
-                    "the filter {filter:?} is already subscribed to with other options"
-                )
-            }
-            ErrorKind::NotOffered(reason) => write!(f, "the broker does not offer this: {reason}"),
-            ErrorKind::Closed => f.write_str("the client is closed"),
-            ErrorKind::QueueFull => f.write_str("the queue is full"),
-            ErrorKind::Dropped(WhenFull::DropOldest) => {
-                f.write_str("the queue was full and newer messages go first")
-            }
-            ErrorKind::Dropped(WhenFull::DropNewest | WhenFull::Fail) => {
-                f.write_str("the queue was full and older messages go first")
-            }
-            ErrorKind::TooLarge { size, limit } => {
-                write!(f, "a packet of {size} bytes is above the limit of {limit}")
-            }
-            ErrorKind::TimedOut(after) => write!(f, "no answer within {after:?}"),
-            ErrorKind::Expired => f.write_str("the message expired before it could be sent"),
-            ErrorKind::Overflow => f.write_str("the queue of untaken messages overflowed"),
-            ErrorKind::Unacknowledged(count) => write!(f, "{count} messages stay unacknowledged"),
-            ErrorKind::Refused {
-                reason,
-                filter,
-                text,
-            } => {
-                f.write_str("the broker refused")?;
-                if let Some(filter) = filter {
-                    write!(f, " the filter {filter:?}")?;
-                }
-                write!(f, ": {reason}")?;
-                if let Some(text) = text {
-                    write!(f, ", {text:?}")?;
-                }
-                Ok(())
-            }
-            ErrorKind::Disconnected { reason, text } => {
-                write!(f, "the broker disconnected: {reason}")?;
-                text.as_ref().map_or(Ok(()), |text| write!(f, ", {text:?}"))
-            }
-            ErrorKind::Protocol(violation) => write!(f, "the broker broke the rules: {violation}"),
-            ErrorKind::Unproven(text) => {
-                write!(f, "the broker did not prove who it is: {text}")
-            }
-            ErrorKind::NoCredential(text) => write!(f, "there is no credential: {text}"),
-            ErrorKind::SessionLost { received: true } => {
-                f.write_str("the broker lost the session after it had received the message")
-            }
-            ErrorKind::SessionLost { received: false } => {
-                f.write_str("the broker lost the session")
-            }
-            ErrorKind::Unreachable(obstacle) => write!(f, "{obstacle}"),
-            ErrorKind::Io(error) => write!(f, "{error}"),
-            ErrorKind::LinkLost => f.write_str("the link was lost"),
-            ErrorKind::Silent(after) => write!(f, "the link was silent for {after:?}"),
-            ErrorKind::Store(error) => write!(f, "{error}"),
-        }?;
-        match (self.doing, self.sent) {
-            (Doing::Publishing | Doing::Requesting, Sent::No) => f.write_str(" (not sent)"),
-            (Doing::Publishing | Doing::Requesting, Sent::Maybe) => f.write_str(" (perhaps sent)"),
-            (Doing::Publishing | Doing::Requesting, Sent::Yes) => f.write_str(" (sent)"),
-            (_, Sent::No | Sent::Maybe | Sent::Yes) => Ok(()),
-        }?;
-        self.cause
-            .as_ref()
-            .map_or(Ok(()), |cause| write!(f, "; before that, {cause}"))
-    }
-}
-
-impl fmt::Debug for Error {
-    /// The same sentence as `Display`, because this is what a failing `main` prints.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

@@ -8,6 +8,9 @@
 //!                               Settled(version)
 //! ```
 //!
+//! 3.1 is left out for a client whose identifier it cannot say: such a CONNECT is never sent, so that nothing would
+//! ever lead on from there.
+//!
 //! Real brokers do each of the three: some refuse, some hang up, some never answer a version that they do
 //! not know. A link that is lost by chance looks like a broker that hangs up, hence twice.
 
@@ -23,6 +26,8 @@ pub(crate) enum Fallback {
     Settled(Version),
     Trying {
         version: Version,
+        /// The last one before 5.0 comes again.
+        oldest: Version,
         /// How often in a row the connection ended instead of a CONNACK.
         ended: u32,
     },
@@ -45,11 +50,13 @@ enum Sign {
 }
 
 impl Fallback {
-    pub(crate) fn new(versions: Versions) -> Self {
+    /// Which of these versions a broker speaks; `oldest` is the oldest one that can express our CONNECT.
+    pub(crate) fn new(versions: Versions, oldest: Version) -> Self {
         match versions {
             Versions::One(version) => Self::Settled(version),
             Versions::Auto => Self::Trying {
                 version: versions.newest(),
+                oldest,
                 ended: 0,
             },
         }
@@ -80,7 +87,12 @@ impl Fallback {
 
     /// An attempt whose CONNECT was sent has failed. Returns whether another version is tried.
     pub(crate) fn failed(&mut self, error: &Error) -> bool {
-        let Self::Trying { version, ended } = self else {
+        let Self::Trying {
+            version,
+            oldest,
+            ended,
+        } = self
+        else {
             return false;
         };
         match sign(error) {
@@ -99,8 +111,8 @@ impl Fallback {
         // From the oldest one up again: perhaps the broker was only down.
         *version = match *version {
             Version::V5_0 => Version::V3_1_1,
-            Version::V3_1_1 => Version::V3_1,
-            Version::V3_1 => Version::V5_0,
+            Version::V3_1_1 if *oldest == Version::V3_1 => Version::V3_1,
+            Version::V3_1_1 | Version::V3_1 => Version::V5_0,
         };
         // Then nothing is new, and the usual delay is due.
         *version != Version::V5_0
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_refusal_and_silence_go_one_version_down_at_once() {
-        let mut fallback = Fallback::new(Versions::Auto);
+        let mut fallback = Fallback::new(Versions::Auto, Version::V3_1);
         assert_eq!(fallback.version(), Version::V5_0);
         assert!(fallback.failed(&unsupported()));
         assert_eq!(fallback.version(), Version::V3_1_1);
@@ -198,8 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_express_our_connect_is_left_out() {
+        let mut fallback = Fallback::new(Versions::Auto, Version::V3_1_1);
+        assert!(fallback.failed(&unsupported()));
+        assert!(!fallback.failed(&unsupported()));
+        assert_eq!(fallback.version(), Version::V5_0);
+    }
+
+    #[test]
     fn a_broker_that_hangs_up_has_to_do_so_twice_in_a_row() {
-        let mut fallback = Fallback::new(Versions::Auto);
+        let mut fallback = Fallback::new(Versions::Auto, Version::V3_1);
         assert!(!fallback.failed(&ended()));
         // Something else came between.
         assert!(!fallback.failed(&refused(Reason::SERVER_BUSY)));
@@ -212,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_has_worked_is_remembered() {
-        let mut fallback = Fallback::new(Versions::Auto);
+        let mut fallback = Fallback::new(Versions::Auto, Version::V3_1);
         fallback.failed(&unsupported());
         fallback.worked();
         for error in [unsupported(), silent(), ended(), reset(), ended()] {
@@ -224,7 +244,7 @@ mod tests {
     #[test]
     fn a_version_that_was_named_is_kept() {
         for version in [Version::V3_1, Version::V3_1_1, Version::V5_0] {
-            let mut fallback = Fallback::new(version.into());
+            let mut fallback = Fallback::new(version.into(), Version::V3_1);
             assert!(!fallback.failed(&unsupported()));
             assert_eq!(fallback.version(), version);
         }
@@ -232,7 +252,7 @@ mod tests {
 
     #[test]
     fn other_failures_say_nothing_of_the_version() {
-        let mut fallback = Fallback::new(Versions::Auto);
+        let mut fallback = Fallback::new(Versions::Auto, Version::V3_1);
         for reason in [
             Reason::BAD_USER_NAME_OR_PASSWORD,
             Reason::NOT_AUTHORIZED,

@@ -500,7 +500,8 @@ impl Options {
     ///
     /// The standard lets them go on. Mosquitto, at least up to 2.0, calls each of them a protocol error and
     /// ends the connection. The wait is one round trip, or as many as the method has, and what the
-    /// [`Authenticator`] takes for its answers.
+    /// [`Authenticator`] takes for its answers. As pings wait too, the connection is given up when the broker's
+    /// next step and our answer to it take longer than the keep-alive together.
     pub fn quiet_renewal(mut self, quiet: bool) -> Self {
         self.config.quiet_renewal = quiet;
         self
@@ -537,6 +538,15 @@ impl Options {
         match (self.versions, &self.authenticator) {
             (Versions::Auto, Some(_)) => Versions::One(Version::V5_0),
             (versions, _) => versions,
+        }
+    }
+
+    /// The oldest version that can express our CONNECT. 3.1 has client identifiers of 1 to 23 characters (MQTT
+    /// 3.1, section 3.1).
+    pub(crate) fn oldest(&self) -> Version {
+        match self.config.client_id.chars().count() {
+            1..=23 => Version::V3_1,
+            _ => Version::V3_1_1,
         }
     }
 

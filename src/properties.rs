@@ -316,6 +316,13 @@ impl Properties {
         kept
     }
 
+    /// The same without what may be left out of a packet that the broker finds too large: reason string and
+    /// user properties.
+    pub(crate) fn without_words(self) -> Self {
+        self.without(Property::ReasonString("").id())
+            .without(Property::UserProperty("", "").id())
+    }
+
     /// What is in it, for reading.
     pub fn list(&self) -> PropertyList<'_> {
         PropertyList { bytes: &self.bytes }

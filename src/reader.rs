@@ -179,6 +179,14 @@ impl Reader {
         }
     }
 
+    /// Whether a packet has begun and not ended.
+    pub(crate) fn is_amid(&self, buffer: &Buffer) -> bool {
+        match self {
+            Self::Leftover { bytes, .. } => !bytes.is_empty() || buffer.start < buffer.end,
+            Self::Large { .. } => true,
+        }
+    }
+
     /// The poll is over: what is left moves out of the thread's buffer.
     pub(crate) fn put_by(&mut self, buffer: &mut Buffer) {
         if let Self::Leftover { bytes, .. } = self

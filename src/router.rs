@@ -16,6 +16,7 @@ use crate::properties::PropertyList;
 use crate::protocol::{Identifier, Wish};
 use crate::queue::{Queue, Reading};
 use crate::topic;
+use crate::version::Version;
 
 use groups::{Groups, Spread};
 use tree::Node;
@@ -49,6 +50,8 @@ pub(crate) struct Subscriber {
     /// The last message that was given to it, so that overlapping filters give it only one.
     seen: u64,
     call: Call,
+    /// The version in whose form its filters are, if they are those of requests.
+    serves: Option<Version>,
 }
 
 /// The subscribe that made a subscriber. The protocol knows it by the key, which therefore must not be
@@ -167,21 +170,71 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Unanswered,
+            serves: None,
         });
         for wish in wishes {
-            let filter = match self.names.get(&wish.filter) {
-                Some(filter) => *filter,
-                None => self.begin(wish),
-            };
-            if let Some(entry) = self.filters.get_mut(filter) {
-                entry.options = wish.options;
-                if !entry.subscribers.contains(&key) {
-                    entry.subscribers.push(key);
-                }
-            }
-            self.groups.look(wish.identifier, &self.filters);
+            self.attach(key, wish);
         }
         key
+    }
+
+    /// Gives a subscriber one of its filters.
+    fn attach(&mut self, key: usize, wish: &Wish) {
+        let filter = match self.names.get(&wish.filter) {
+            Some(filter) => *filter,
+            None => self.begin(wish),
+        };
+        if let Some(entry) = self.filters.get_mut(filter) {
+            entry.options = wish.options;
+            if !entry.subscribers.contains(&key) {
+                entry.subscribers.push(key);
+            }
+        }
+        self.groups.look(wish.identifier, &self.filters);
+    }
+
+    /// The filters of this subscriber are those of requests, in the form of this version.
+    pub(crate) fn serve(&mut self, key: usize, version: Version) {
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            subscriber.serves = Some(version);
+        }
+    }
+
+    /// The filters of requests that have another form in this version, and whose they are; they are to be
+    /// renamed.
+    pub(crate) fn reform(&mut self, version: Version) -> Vec<(usize, Rc<str>)> {
+        let mut reformed = Vec::new();
+        for (key, subscriber) in &mut self.subscribers {
+            if let Some(form) = &mut subscriber.serves
+                && (*form == Version::V5_0) != (version == Version::V5_0)
+            {
+                *form = version;
+                reformed.extend(subscriber.filters.iter().map(|name| (key, Rc::clone(name))));
+            }
+        }
+        reformed
+    }
+
+    /// A subscriber wants `to` instead of one of its filters. Returns how; none if it does not have that one.
+    pub(crate) fn rename(&mut self, key: usize, from: &str, to: Rc<str>) -> Option<Wish> {
+        let Entry {
+            mut options,
+            identifier,
+            ..
+        } = *self.entry(from)?;
+        if let Some(entry) = self.entry(&to) {
+            options.qos = options.qos.max(entry.options.qos);
+        }
+        let wish = Wish {
+            filter: to,
+            options,
+            identifier,
+        };
+        self.detach(key, from);
+        self.attach(key, &wish);
+        let subscriber = self.subscribers.get_mut(key)?;
+        subscriber.filters.push(Rc::clone(&wish.filter));
+        Some(wish)
     }
 
     /// A filter that nobody had.
@@ -213,6 +266,7 @@ impl Router {
             reading: Reading::default(),
             seen: 0,
             call: Call::Orphaned,
+            serves: None,
         };
         let subscriber = self.subscribers.get_mut(key)?;
         let subscriber = match subscriber.call {

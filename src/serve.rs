@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::message::{Incoming, Message, Payload, Qos, TopicRef};
 use crate::properties::{Properties, PropertyList};
 use crate::reason::Reason;
-use crate::shared::WeakShared;
+use crate::shared::{State, WeakShared};
 use crate::subscription::{Filters, Subscription};
 use crate::version::Version;
 use crate::wait::Wait;
@@ -38,7 +38,8 @@ impl Client {
     /// publish to. Let the broker's access rules say which topics those are.
     ///
     /// # Errors
-    /// As [`Client::subscribe_inline`]; before MQTT 5 also a misuse for a filter that ends with `#`.
+    /// As [`Client::subscribe_inline`]; before MQTT 5 also a misuse for a filter that ends with `#`. While
+    /// [`Version::Auto`] has not found a version yet, that one is an error of the wait.
     ///
     /// # Cancel safety
     /// As [`Client::subscribe`].
@@ -121,6 +122,9 @@ impl Client {
     }
 }
 
+/// What a filter of requests has at its end before MQTT 5: who asks, and the number of the request.
+const LEVELS: &str = "/+/+";
+
 /// What it takes to answer. Does not keep the client alive.
 #[derive(Clone)]
 struct Desk {
@@ -146,7 +150,9 @@ impl Desk {
 
     /// The filters that requests to `filters` match.
     fn filters(&self, mut filters: Filters) -> Result<Filters> {
-        match self.version() {
+        let version = self.version();
+        filters.serves = Some(version);
+        match version {
             Version::V5_0 => {}
             Version::V3_1 | Version::V3_1_1 => {
                 for (filter, _) in &mut filters.filters {
@@ -154,7 +160,7 @@ impl Desk {
                         let text = "before MQTT 5 a filter of requests cannot end with #";
                         return Err(Error::misuse(text).while_doing(Doing::Subscribing));
                     }
-                    *filter = format!("{filter}/+/+").into();
+                    *filter = format!("{filter}{LEVELS}").into();
                 }
             }
         }
@@ -215,6 +221,24 @@ impl Desk {
                 });
             }
         });
+    }
+}
+
+impl State {
+    /// The next attempt speaks this version. What serves requests was perhaps asked for when another one was
+    /// hoped for, in its form; of that nothing can have left, as then the version would be settled.
+    pub(crate) fn speak(&mut self, version: Version) {
+        self.protocol.set_version(version);
+        for (key, from) in self.router.reform(version) {
+            let to = match version {
+                Version::V5_0 => from.strip_suffix(LEVELS).unwrap_or(&from).into(),
+                // One that ends with # becomes none, and fails when it is to leave.
+                Version::V3_1 | Version::V3_1_1 => format!("{from}{LEVELS}").into(),
+            };
+            if let Some(wish) = self.router.rename(key, &from, to) {
+                self.protocol.rename_filter(key, &from, &wish);
+            }
+        }
     }
 }
 

@@ -257,6 +257,7 @@ impl State {
             self.driver = DriverState::Working;
         }
         self.waiters.stamp(now);
+        self.retire_inboxes();
         self.end_dropped();
         if let Wanted::Leave { drain, .. } = &mut self.wanted
             && let Drain::For(span) = *drain

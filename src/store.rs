@@ -12,6 +12,8 @@
 //! Nothing here knows MQTT: which number holds what is the protocol's business.
 
 #[cfg(feature = "store")]
+mod at;
+#[cfg(feature = "store")]
 mod database;
 #[cfg(feature = "store")]
 mod file;

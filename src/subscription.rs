@@ -18,6 +18,7 @@ use crate::protocol::{Asked, Grant, Kept, Receipt};
 use crate::reason::Reason;
 use crate::router::Sink;
 use crate::shared::{Shared, WeakShared};
+use crate::version::Version;
 
 /// Whether retained messages come with a subscription (MQTT 5, section 3.8.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +65,8 @@ pub struct Filters {
     pub(crate) acknowledge: Acknowledge,
     pub(crate) overflow: Overflow,
     pub(crate) stream_bytes: Option<usize>,
+    /// The version in whose form the filters are, if what comes is requests.
+    pub(crate) serves: Option<Version>,
 }
 
 impl Filters {
@@ -79,6 +82,7 @@ impl Filters {
             acknowledge: Acknowledge::OnTake,
             overflow: Overflow::DropOldest,
             stream_bytes: None,
+            serves: None,
         }
     }
 
@@ -118,7 +122,8 @@ impl Filters {
         self
     }
 
-    /// Sets the user properties of SUBSCRIBE; MQTT 5 only. Defaults to none.
+    /// Sets the user properties of SUBSCRIBE, also of one that makes the subscription again after the broker
+    /// lost the session; MQTT 5 only. Defaults to none.
     pub fn properties(mut self, properties: Properties) -> Self {
         self.properties = properties;
         self

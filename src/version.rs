@@ -46,8 +46,8 @@ pub enum Versions {
     ///
     /// The client goes one version down when the broker refuses the version, when it twice in a row ends the
     /// connection instead of answering CONNECT, and when it does not answer at all; from 3.1 it goes up to
-    /// 5.0 again. What needs MQTT 5 is left out where it does no harm (a property of a message) and an
-    /// error where it does.
+    /// 5.0 again. 3.1 is left out for a client identifier that is empty or above 23 characters. What needs
+    /// MQTT 5 is left out where it does no harm (a property of a message) and an error where it does.
     Auto,
 }
 

@@ -63,7 +63,7 @@ run cargo build --no-default-features
 
 # Each example ends by itself when no broker is named.
 run cargo build --examples
-for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport authenticate request; do
+for example in publish subscribe many_tasks reconnect tls aws_iot websocket proxy own_transport own_store authenticate request; do
     run cargo run --quiet --example "$example"
 done
 run cargo run --release --example tour

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// So that a row that is taken away is missed.
-const BUGS: usize = 27;
+const BUGS: usize = 28;
 
 fn text(path: &str) -> String {
     match fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)) {

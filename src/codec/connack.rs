@@ -57,14 +57,13 @@ impl<'a> Connack<'a> {
 
     pub(super) fn decode(version: Version, body: &'a [u8]) -> Result<Self, Violation> {
         // A server that speaks only 3.x refuses a CONNECT of 5.0 in its own form, which has no
-        // properties (MQTT 5, section 3.1.2.2; MQTT 3.1.1, section 3.2).
-        if let (Version::V5_0, &[_flags, code]) = (version, body)
-            && code != 0
-        {
-            let reason = if code < 0x80 {
-                reason_of_return_code(code)
-            } else {
-                Reason::new(code)
+        // properties (MQTT 5, section 3.1.2.2; MQTT 3.1.1, section 3.2). One that says yes in that form has not
+        // looked at the level, and what follows would be 3.x too: no yes to what was asked.
+        if let (Version::V5_0, &[_flags, code]) = (version, body) {
+            let reason = match code {
+                0 => Reason::UNSUPPORTED_PROTOCOL_VERSION,
+                1..0x80 => reason_of_return_code(code),
+                0x80.. => Reason::new(code),
             };
             return Ok(Self {
                 session_present: false,

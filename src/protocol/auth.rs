@@ -19,7 +19,8 @@
 //!
 //! While the server authenticates us again, other packets may go on (section 4.12.1). mosquitto, at
 //! least up to 2.0, calls every one of them a protocol error, so all that can wait does unless the user
-//! wants otherwise; what arrives is taken as ever.
+//! wants otherwise; what arrives is taken as ever. As PINGREQ waits too, no more than a keep-alive may pass
+//! from one AUTH of ours to the next.
 //!
 //! A CONNACK that says success is held until the authenticator has looked at the data in it: a server
 //! that does not prove who it is gets no packet of ours, and nothing tells of a connection.
@@ -82,6 +83,10 @@ pub(super) struct Authentication {
     patience: Duration,
     /// When the step at hand has to be done; none between exchanges, and if the patience has no end.
     deadline: Option<Instant>,
+    /// The keep-alive in force, once CONNACK told it; none if there is none.
+    keep_alive: Option<Duration>,
+    /// While others are held back: when something of ours has to leave again, be it only PINGREQ.
+    quiet_until: Option<Instant>,
     /// Challenges of this exchange so far.
     challenges: u32,
     /// When the credential has to be renewed.
@@ -132,11 +137,18 @@ impl Authentication {
             state: State::Awaited(Occasion::Connect),
             patience,
             deadline: now.checked_add(patience),
+            keep_alive: None,
+            quiet_until: None,
             challenges: 0,
             renewal: None,
             waits: Vec::new(),
             next: Vec::new(),
         }
+    }
+
+    /// The connection is open, with this keep-alive.
+    pub(super) fn connected(&mut self, keep_alive: Option<Duration>) {
+        self.keep_alive = keep_alive;
     }
 
     /// AUTH arrived.
@@ -172,6 +184,7 @@ impl Authentication {
                     ));
                 };
                 self.check_method(auth.properties, self.one_sided)?;
+                self.quiet_until = None;
                 self.step(State::VerifyingAuth, now);
                 out.release();
                 out.effect(Effect::Authenticate(Ask::Finish(auth.properties.into())));
@@ -268,6 +281,7 @@ impl Authentication {
             Ok(()) => {
                 if occasion == Occasion::Again && self.holds_back {
                     out.hold_back();
+                    self.quiet_until = self.keep_alive.and_then(|span| now.checked_add(span));
                 }
                 self.step(State::Awaited(occasion), now);
                 Ok(())
@@ -335,9 +349,13 @@ impl Authentication {
     pub(super) fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Error> {
         self.begin_if_due(now, out);
         let late = self.deadline.is_some_and(|deadline| now >= deadline);
+        let quiet = self
+            .keep_alive
+            .filter(|_| self.deadline == self.quiet_until);
+        let span = quiet.unwrap_or(self.patience);
         match self.state {
             State::Beginning if late => {
-                let error = Error::new(ErrorKind::TimedOut(self.patience), Doing::Authenticating);
+                let error = Error::new(ErrorKind::TimedOut(span), Doing::Authenticating);
                 self.could_not_begin(&error, now, out);
                 Ok(())
             }
@@ -347,7 +365,7 @@ impl Authentication {
             | State::VerifyingAuth
                 if late =>
             {
-                let error = Error::new(ErrorKind::TimedOut(self.patience), Doing::Authenticating);
+                let error = Error::new(ErrorKind::TimedOut(span), Doing::Authenticating);
                 Err(self.failed(&error, out))
             }
             State::Settled
@@ -369,10 +387,12 @@ impl Authentication {
         self.renewal.is_some_and(|renewal| now >= renewal)
     }
 
-    /// Each step has the patience anew; the number of challenges bounds the whole.
+    /// Each step has the patience anew; the number of challenges bounds the whole. While others are held back
+    /// the server's step and ours share one keep-alive [MQTT-3.1.2-20], [MQTT-3.2.2-21].
     fn step(&mut self, state: State, now: Instant) {
         self.state = state;
-        self.deadline = now.checked_add(self.patience);
+        let ends = [now.checked_add(self.patience), self.quiet_until];
+        self.deadline = ends.into_iter().flatten().min();
     }
 
     /// Nothing of the exchange has left, so the connection goes on as it was.

@@ -6,7 +6,7 @@ use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
 use super::session::{Online, Session};
-use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token};
+use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, Wish};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
@@ -155,12 +155,25 @@ impl Protocol {
         }
     }
 
+    /// Messages of QoS 0 that wait to be sent, and whose callers want to send them later themselves. `tokens`
+    /// are theirs, in ascending order.
+    pub fn withdraw_qos0(&mut self, tokens: &[Token]) {
+        self.session.publish_qos0.withdraw(tokens);
+    }
+
     /// Subscribes. Effects tell what became of it.
     pub fn subscribe(&mut self, subscription: Subscription) {
         let order = self.next_order();
         self.session
             .subscribing
             .subscribe(subscription, order, &mut self.out);
+    }
+
+    /// Another filter instead of this one, for a subscriber whose call has not left.
+    pub fn rename_filter(&mut self, owner: usize, from: &str, wish: &Wish) {
+        self.session
+            .subscribing
+            .rename(owner, from, wish, &mut self.out);
     }
 
     /// Unsubscribes: from now on these filters are not restored.
@@ -224,7 +237,13 @@ impl Protocol {
         match (&sent, online) {
             // Still connected: the caller decides what to do instead.
             (Err(_), Some(online)) => self.link = Link::Online(online),
-            (_, online) => self.link = Link::Leaving(online),
+            (_, online) => {
+                self.link = Link::Leaving(online);
+                // What waited for the store may not follow DISCONNECT [MQTT-3.14.4-1].
+                if let Some(journal) = &mut self.out.journal {
+                    journal.disconnected();
+                }
+            }
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
@@ -244,12 +263,12 @@ impl Protocol {
         self.session.opening.remember();
     }
 
-    /// Speaks another version from the next connection on, which starts clean: a session of one version
-    /// means nothing in another.
+    /// Speaks another version from the next connection on. If one has worked before, that starts clean: a
+    /// session of one version means nothing in another.
     pub fn set_version(&mut self, version: Version) {
         if version != self.config.version {
             self.config.version = version;
-            self.forget_session();
+            self.session.opening.version_changed(self.config.session);
         }
     }
 

@@ -11,16 +11,17 @@ use crate::when_full::WhenFull;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionMode {
     /// A session that lives with this process: kept across connections, leftovers of an earlier
-    /// process are discarded, ended by `disconnect()` where the version allows it.
+    /// process are discarded, ended by `disconnect()` where the version allows it. With a store
+    /// ([`Options::store`](crate::Options::store)) it lives with that instead.
     Fresh,
     /// Goes on with the session of an earlier process: its subscriptions stay, queued messages arrive.
     ///
     /// They arrive right after the connection, so subscribe before the driver runs: a message that
     /// matches no subscription of this process is acknowledged and dropped.
     ///
-    /// QoS 2 is exact only within one process, as nothing is stored on disk: what the earlier process had
-    /// not finished publishing is not finished, and a message that it had taken but not yet
-    /// acknowledged comes a second time.
+    /// Without a store ([`Options::store`](crate::Options::store)) QoS 2 is exact only within one process: what
+    /// the earlier process had not finished publishing is not finished, and a message that it had taken but not
+    /// yet acknowledged comes a second time.
     Resume,
     /// Nothing is kept: each connection starts anew.
     None,

@@ -40,7 +40,7 @@ use super::{Config, Login, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::Message;
-use crate::properties::{Properties, PropertyList};
+use crate::properties::{Properties, Property, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -160,8 +160,7 @@ impl Opening {
         self.assigned.as_deref().unwrap_or(&config.client_id)
     }
 
-    /// The next connection leads to a broker that does not share sessions with the last one, or speaks
-    /// another version.
+    /// The next connection leads to a broker that does not share sessions with the last one.
     pub(super) fn forget(&mut self, mode: SessionMode) {
         let held = (self.stored, self.assigned.take());
         // Once more without an answer between: what is left is what the broker before both has.
@@ -171,6 +170,20 @@ impl Opening {
             // Whatever is there is not the session to go on with.
             SessionMode::Resume => Stored::Leftover,
         };
+    }
+
+    /// The next connection speaks another version.
+    pub(super) fn version_changed(&mut self, mode: SessionMode) {
+        match self.stored {
+            // No version has worked: what an earlier process left is as it was, and it is not known in which.
+            Stored::Unknown => {}
+            Stored::Ended
+            | Stored::Leftover
+            | Stored::Wiped
+            | Stored::Begun
+            | Stored::Ours
+            | Stored::Doubtful => self.forget(mode),
+        }
     }
 
     /// The session of an earlier process is none to go on with, wherever the next connection leads.
@@ -205,7 +218,10 @@ impl Opening {
         let properties = match (config.version, purpose) {
             (Version::V5_0, Purpose::Keep | Purpose::Clean) => config.connect_properties(),
             // Without an expiry interval the session ends with this connection [MQTT-3.1.2-23].
-            (Version::V5_0, Purpose::Wipe) => config.properties.clone(),
+            (Version::V5_0, Purpose::Wipe) => config
+                .properties
+                .clone()
+                .without(Property::SessionExpiryInterval(0).id()),
             (Version::V3_1 | Version::V3_1_1, _) => Properties::new(),
         };
         let properties = match login {

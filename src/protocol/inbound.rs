@@ -1,32 +1,27 @@
 //! What arrives: finds the packets and hands each to exactly one machine.
+//!
+//! What comes up to CONNACK is in `first`, and what becomes of a packet above our limit in `skip`.
+
+mod first;
+mod skip;
 
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::alias::Aliases;
-use super::authenticate::unasked;
-use super::connect::{Continuity, Verdict};
-use super::ledger::Ledger;
-use super::limits::{check_packet_size, maximum_packet_size};
 use super::packet_id::Owner;
-use super::ping::Ping;
 use super::problem;
 use super::publish_in::Arrival;
 use super::session::{Online, Session};
 use super::{Delivery, Effect, Link, Protocol, Step};
 use crate::codec::publish::AckKind;
-use crate::codec::{self, Connack, Frame, Packet, Split};
+use crate::codec::{self, Frame, Packet, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::message::Qos;
 use crate::properties::PropertyList;
 use crate::reason::Reason;
 use crate::version::Version;
 
 /// The first byte of CONNECT.
 const CONNECT: u8 = 0x10;
-
-/// The first byte of every PUBLISH, without its flags.
-const PUBLISH: u8 = 0x30;
 
 impl Protocol {
     /// Bytes arrived, whatever they are: the link lives.
@@ -252,173 +247,6 @@ impl Protocol {
             out.effect(Effect::Stray);
         }
         Ok(Step::Handled { size })
-    }
-
-    /// The first packet of a connection has to be CONNACK, after the AUTHs that CONNECT asked for.
-    fn handle_first<'a>(
-        &mut self,
-        now: Instant,
-        packet: &Packet<'_>,
-        size: usize,
-    ) -> Result<Step<'a>, Error> {
-        match packet {
-            Packet::Connack(connack) => {
-                self.handle_connack(now, connack)?;
-                Ok(Step::Handled { size })
-            }
-            Packet::Auth(auth) => {
-                self.handle_auth(now, auth)?;
-                Ok(Step::Handled { size })
-            }
-            Packet::Connect(_)
-            | Packet::Publish(_)
-            | Packet::Puback(_)
-            | Packet::Pubrec(_)
-            | Packet::Pubrel(_)
-            | Packet::Pubcomp(_)
-            | Packet::Subscribe(_)
-            | Packet::Suback(_)
-            | Packet::Unsubscribe(_)
-            | Packet::Unsuback(_)
-            | Packet::Pingreq
-            | Packet::Pingresp
-            | Packet::Disconnect(_) => {
-                Err(Violation::protocol("MQTT-3.2.0-1", "the first packet is not CONNACK").into())
-            }
-        }
-    }
-
-    fn handle_connack(&mut self, now: Instant, connack: &Connack<'_>) -> Result<(), Error> {
-        if connack.reason == Reason::SUCCESS {
-            let limit = maximum_packet_size(connack.properties);
-            // First, so that also what is wrong with this CONNACK is told in a packet that the broker takes.
-            self.out.set_limits(self.config.version, limit);
-            check_packet_size(limit)?;
-        }
-        match self.link.authentication() {
-            // A refusal is believed at once.
-            Some(auth) if connack.reason == Reason::SUCCESS => {
-                Ok(auth.handle_connack(connack, now, &mut self.out)?)
-            }
-            None if connack.properties.authentication_method().is_some() => Err(unasked().into()),
-            Some(_) | None => self.believe_connack(now, connack),
-        }
-    }
-
-    /// CONNACK counts.
-    pub(super) fn believe_connack(
-        &mut self,
-        now: Instant,
-        connack: &Connack<'_>,
-    ) -> Result<(), Error> {
-        let Link::Connecting(handshake) = &mut self.link else {
-            return Ok(());
-        };
-        let Session {
-            opening,
-            ids,
-            publish_out,
-            publish_in,
-            subscribing,
-            inheritance,
-            ..
-        } = &mut self.session;
-        let out = &mut self.out;
-        let config = &self.config;
-        let (continuity, limits) = match opening.handle_connack(handshake, connack, config, out)? {
-            Verdict::Open(continuity, limits) => (continuity, limits),
-            Verdict::Again => {
-                self.link = Link::Leaving(None);
-                out.effect(Effect::Again);
-                return Ok(());
-            }
-        };
-        // First of all: what is written after it belongs to this session.
-        if let Some(journal) = &mut out.journal {
-            journal.identify(|place| opening.identity(config, place));
-        }
-        inheritance.connected(now, config.take_timeout, continuity, subscribing, out);
-        let window = match continuity {
-            Continuity::Present => publish_out.connected_present(&limits, out),
-            Continuity::Untold => {
-                publish_in.session_untold();
-                subscribing.restore(continuity);
-                publish_out.connected_present(&limits, out)
-            }
-            Continuity::Lost => {
-                publish_in.session_lost(out);
-                subscribing.restore(continuity);
-                publish_out.connected_lost(&limits, config.republish, ids, out)
-            }
-        };
-        let ping = Ping::new(
-            limits.keep_alive,
-            config.ping_timeout,
-            handshake.sent(),
-            now,
-        );
-        let ledger = Ledger::new(config.receive_maximum, config.topic_alias_maximum);
-        let auth = handshake.auth.take();
-        let aliases = Aliases::new(limits.topic_alias_maximum.min(config.topic_aliases));
-        out.effect(Effect::Connected(continuity));
-        self.link = Link::Online(Box::new(Online {
-            limits,
-            ping,
-            window,
-            aliases,
-            ledger,
-            auth,
-            stalled: None,
-            skip: 0,
-        }));
-        Ok(())
-    }
-
-    /// A packet above our limit: on 5.0 the broker knew the limit; before, a message is skipped and
-    /// acknowledged, because it would else come back for ever.
-    fn skip<'a>(
-        &mut self,
-        first: u8,
-        body: &[u8],
-        size: usize,
-        here: usize,
-    ) -> Result<Step<'a>, Error> {
-        let too_large = Violation::protocol("MQTT-3.1.2-24", "a packet above our maximum size")
-            .with_reason(Reason::PACKET_TOO_LARGE);
-        let online = match (&mut self.link, self.config.version) {
-            (Link::Online(online), Version::V3_1 | Version::V3_1_1) if first & 0xF0 == PUBLISH => {
-                online
-            }
-            (Link::Online(_) | Link::Offline | Link::Connecting(_) | Link::Leaving(_), _) => {
-                return Err(too_large.into());
-            }
-        };
-        let Some((qos, id)) = codec::publish::peek_id(first, body) else {
-            // At most a topic of 65,535 bytes stands before the identifier; both have a length of two.
-            let header = here - body.len();
-            let topic = body
-                .first_chunk()
-                .map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
-            let wanted = header + 2 + topic + 2;
-            if wanted > size {
-                return Err(Violation::malformed("MQTT5 2.1.4", "a field is cut off").into());
-            }
-            return Ok(Step::More { size: Some(wanted) });
-        };
-        match (qos, id) {
-            (Qos::AtMostOnce, _) => {}
-            (Qos::AtLeastOnce | Qos::ExactlyOnce, Some(id)) => {
-                let ledger = &mut online.ledger;
-                let publish_in = &mut self.session.publish_in;
-                publish_in.handle_skipped(qos, id, ledger, &mut self.out);
-            }
-            (Qos::AtLeastOnce | Qos::ExactlyOnce, None) => {
-                return Err(Violation::protocol("MQTT-2.2.1-3", "a packet id is 0").into());
-            }
-        }
-        online.skip = size - here;
-        self.out.effect(Effect::Skipped(size));
-        Ok(Step::Handled { size: here })
     }
 
     /// Tells the broker what it did wrong, where the version knows how (situation 15).

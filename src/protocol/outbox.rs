@@ -32,6 +32,11 @@ pub(super) const LARGE: usize = 64 * 1024;
 /// Bytes of an acknowledgement, at most.
 const ACKNOWLEDGEMENT: usize = 5;
 
+/// Held acknowledgements above this many bytes are more than an honest broker can ask for: each identifier of
+/// its messages and of ours is answered once before it is used again. They do not stop the reading before that,
+/// because what ends the holding has to be read.
+const HELD: usize = 2 * 65_535 * ACKNOWLEDGEMENT;
+
 /// Who is told when an offset is flushed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum OnFlush {
@@ -141,12 +146,12 @@ impl Outbox {
     /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
     /// for: they must not pile up.
     pub(super) fn is_clogged(&self) -> bool {
-        let held = self.held.as_ref().map_or(0, Vec::len);
         let (gated, behind) = match &self.journal {
             Some(journal) => (journal.gated() * ACKNOWLEDGEMENT, journal.is_clogged()),
             None => (0, false),
         };
-        self.replies + held + gated > MARK || behind
+        let too_much = self.held.as_ref().is_some_and(|held| held.len() > HELD);
+        self.replies + gated > MARK || too_much || behind
     }
 
     /// Whether something may be encoded that can also wait.

@@ -11,29 +11,28 @@
 //! A [`Receipt`] stands for a message that streams still hold; it outlives connections, as do the
 //! QoS 2 identifiers. The [`Ledger`] (what is owed, in which order, and topic aliases) belongs to one
 //! connection and dies with it.
+//!
+//! Here is what the broker sends. What those who got a message make of it is in `taking`, what happens if
+//! they leave it unread in `late`, and what a lost link does in `redelivery`.
 
+mod late;
 mod redelivery;
+mod taking;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use slab::Slab;
 
-use super::Effect;
-use super::journal::Kept;
 use super::ledger::{Answer, Ledger};
 use super::outbox::Outbox;
 use super::record::{Key, write_nothing};
 use crate::codec::Publish;
 use crate::codec::publish::AckKind;
 use crate::error::Violation;
-use crate::message::{Message, PacketId, Qos};
+use crate::message::{PacketId, Qos};
 use crate::properties::Remarks;
 use crate::reason::Reason;
-use crate::version::Version;
-
-/// Deadlines of taken messages that may be kept, so that dropping them is rare.
-const SPARE: usize = 64;
 
 /// Stands for a message that was delivered and is owed an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,68 +240,6 @@ impl PublishIn {
         }
     }
 
-    /// The message was handed to this many who have to take it. Each is unread until `deadline`, if
-    /// there is one.
-    pub(super) fn delivered(
-        &mut self,
-        receipt: Receipt,
-        takers: usize,
-        deadline: Option<Instant>,
-        ledger: Option<&mut Ledger>,
-        out: &mut Outbox,
-    ) {
-        let Some(untaken) = self.untaken_of(receipt) else {
-            return;
-        };
-        if takers == 0 {
-            return self.take(receipt, (Reason::SUCCESS, Remarks::NONE), ledger, out);
-        }
-        untaken.takers = takers;
-        if let Some(deadline) = deadline {
-            untaken.patience = Patience::Limited;
-            self.remind(receipt, deadline);
-        }
-    }
-
-    /// One of those who got the message has taken or refused it.
-    pub(super) fn take(
-        &mut self,
-        receipt: Receipt,
-        (reason, remarks): (Reason, Remarks),
-        ledger: Option<&mut Ledger>,
-        out: &mut Outbox,
-    ) {
-        let Some(untaken) = self.untaken_of(receipt) else {
-            return;
-        };
-        untaken.takers = untaken.takers.saturating_sub(1);
-        // The words belong to the reason that is sent, and a reason string may stand there but once.
-        if reason > untaken.reason || untaken.remarks.is_empty() {
-            untaken.remarks = remarks;
-        }
-        untaken.reason = untaken.reason.max(reason);
-        if untaken.takers > 0 {
-            return;
-        }
-        let untaken = self.untaken.remove(receipt.key);
-        let batch = untaken.batch;
-        let answer = (untaken.reason, untaken.remarks);
-        self.acknowledge(untaken.qos, untaken.debt, answer, batch, ledger, out);
-    }
-
-    /// The message was dropped by the one who had to answer it by hand: it is never acknowledged, and
-    /// handed on again when the broker sends it again. What came after it waits for that.
-    pub(super) fn abandon(&mut self, receipt: Receipt, out: &mut Outbox) {
-        if self.untaken_of(receipt).is_none() {
-            return;
-        }
-        let untaken = self.untaken.remove(receipt.key);
-        match untaken.debt {
-            Debt::Owed { id, .. } | Debt::Adrift { id } => self.forget(untaken.qos, id, out),
-            Debt::Nothing => {}
-        }
-    }
-
     /// The QoS 2 identifier names another message now: the one that had it is owed nothing any more.
     fn forget_exactly(&mut self, id: PacketId, out: &mut Outbox) -> Option<Exactly> {
         let exactly = self.exactly_once.remove(&id)?;
@@ -323,53 +260,6 @@ impl PublishIn {
                 self.adrift.remove(&id);
             }
         }
-    }
-
-    /// The message is settled on our side: what it is owed may be sent.
-    fn acknowledge(
-        &mut self,
-        qos: Qos,
-        debt: Debt,
-        (reason, remarks): (Reason, Remarks),
-        mut batch: u64,
-        ledger: Option<&mut Ledger>,
-        out: &mut Outbox,
-    ) {
-        let (Debt::Owed { id, .. } | Debt::Adrift { id }) = debt else {
-            return;
-        };
-        // Before 5.0 there is no way to refuse.
-        let reason = match out.version() {
-            Version::V5_0 => reason,
-            Version::V3_1 | Version::V3_1_1 => Reason::SUCCESS,
-        };
-        let refused = reason.is_error();
-        match qos {
-            // After PUBREC with an error the identifier is new [MQTT-4.3.3-9]. Where there is no link to
-            // send it on, the message comes again and can be refused again.
-            Qos::ExactlyOnce if refused => self.forget(qos, id, out),
-            Qos::ExactlyOnce => {
-                if let Some(exactly) = self.exactly_once.get_mut(&id) {
-                    exactly.state = ExactlyState::Taken;
-                    batch = store(id, out);
-                }
-            }
-            Qos::AtLeastOnce | Qos::AtMostOnce => self.forget(qos, id, out),
-        }
-        let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else {
-            return;
-        };
-        let owed = match qos {
-            Qos::ExactlyOnce => &mut ledger.pubrecs,
-            Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
-        };
-        let answer = if remarks.is_empty() {
-            Answer::Ready(reason, batch)
-        } else {
-            Answer::Worded(reason, remarks, batch)
-        };
-        owed.set(place, answer);
-        ledger.flush(out);
     }
 
     /// PUBREL arrived: the identifier is forgotten, then PUBCOMP is sent. Returns whether it was known.
@@ -444,82 +334,6 @@ impl PublishIn {
         if self.untaken.is_empty() {
             self.untaken = Slab::new();
         }
-    }
-
-    /// When [`PublishIn::handle_timeout`] has something to do; perhaps a little early.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.front().map(|(deadline, _)| *deadline)
-    }
-
-    /// Time has passed: what was not taken in time is acknowledged; it stays queued.
-    pub(super) fn handle_timeout(&mut self, now: Instant, ledger: &mut Ledger, out: &mut Outbox) {
-        while let Some((deadline, receipt)) = self.deadlines.front().copied() {
-            if deadline > now && self.debt(receipt).is_some() {
-                return;
-            }
-            self.deadlines.pop_front();
-            let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else {
-                continue;
-            };
-            let Some(qos) = self.untaken_of(receipt).map(|untaken| untaken.qos) else {
-                continue;
-            };
-            // With a store, nothing is acknowledged that is not in it: the client looks for the message and
-            // says that it is late.
-            if out.journal.is_none() {
-                self.settle(receipt);
-                let answer = (Reason::SUCCESS, Remarks::NONE);
-                self.acknowledge(qos, debt, answer, 0, Some(&mut *ledger), out);
-            }
-            out.effect(Effect::Overdue(receipt));
-        }
-    }
-
-    /// A message will be acknowledged before it is taken: it is stored, for one of those who hold it. None
-    /// without a store.
-    pub(super) fn keep(
-        &mut self,
-        receipt: Receipt,
-        message: &Message,
-        out: &mut Outbox,
-    ) -> Option<Kept> {
-        let (kept, batch) = out.journal.as_mut()?.keep(message);
-        if let Some(untaken) = self.untaken_of(receipt) {
-            untaken.batch = batch;
-        }
-        Some(kept)
-    }
-
-    /// A message was not taken in time. With a store it is acknowledged now that it is in there.
-    pub(super) fn late(&mut self, receipt: Receipt, ledger: Option<&mut Ledger>, out: &mut Outbox) {
-        let Some(debt @ Debt::Owed { .. }) = self.debt(receipt) else {
-            return;
-        };
-        let Some(untaken) = self.untaken_of(receipt) else {
-            return;
-        };
-        let (qos, batch) = (untaken.qos, untaken.batch);
-        self.settle(receipt);
-        let answer = (Reason::SUCCESS, Remarks::NONE);
-        self.acknowledge(qos, debt, answer, batch, ledger, out);
-    }
-
-    /// An unread message must be taken by `deadline`, or is acknowledged then.
-    fn remind(&mut self, receipt: Receipt, deadline: Instant) {
-        // What was taken meanwhile is dropped here, so that the queue holds only what is unread.
-        while let Some((_, front)) = self.deadlines.front() {
-            if self.debt(*front).is_some() {
-                break;
-            }
-            self.deadlines.pop_front();
-        }
-        // Behind one that is unread for long there may be many that were taken at once.
-        if self.deadlines.len() > 2 * self.untaken.len() + SPARE {
-            let mut deadlines = std::mem::take(&mut self.deadlines);
-            deadlines.retain(|(_, receipt)| self.debt(*receipt).is_some());
-            self.deadlines = deadlines;
-        }
-        self.deadlines.push_back((deadline, receipt));
     }
 
     fn receive(&mut self, id: PacketId, qos: Qos, ledger: &mut Ledger) -> Receipt {

@@ -18,13 +18,17 @@
 //!        └────────────────┘
 //! ```
 //!
-//! With a store a message gets its identifier one step earlier, and leaves when both are on disk; what
-//! goes into the store is in `stored`.
+//! With a store a message gets its identifier one step earlier, and leaves when both are on disk.
 //!
 //! An entry outlives connections; the [`Window`] (quota and replay) belongs to one. Entries keep the
 //! order in which they were accepted, and released ones the order of their PUBRECs, because a replay
-//! follows it [MQTT-4.6.0-1/-4]. What a lost link does to them is in `replay`.
+//! follows it [MQTT-4.6.0-1/-4].
+//!
+//! Here is what is sent and what the broker answers. What waits to be sent is in `pending`, how a message
+//! ends in `ending`, what a lost link does in `replay`, and what goes into the store in `stored`.
 
+mod ending;
+mod pending;
 mod replay;
 mod stored;
 
@@ -37,20 +41,19 @@ use super::alias::Aliases;
 use super::expiry::Expiry;
 use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
-use super::outgoing::{OVERHEAD, carried, check, cost};
+use super::outgoing::{OVERHEAD, carried, check};
 use super::packet_id::{Owner, PacketIds};
 use super::window::{Proof, Window};
-use super::{Done, Effect, Token};
+use super::{Done, Token};
 use crate::codec::Publish;
 use crate::codec::publish::{AckKind, Naming};
-use crate::error::{Doing, Error, ErrorKind, Sent};
+use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, PacketId, Qos};
 use crate::properties::{PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::wait::Wait;
-use crate::when_full::WhenFull;
 
-use stored::{store_burnt, unstore, unstore_burnt};
+use stored::unstore_burnt;
 
 /// All QoS 1 and 2 messages that are not finished.
 #[derive(Debug, Default)]
@@ -147,105 +150,12 @@ impl PublishOut {
         !self.pending.is_empty()
     }
 
-    /// Accepts a message. It leaves with the next [`PublishOut::emit`] that has room for it.
-    pub(super) fn accept(
-        &mut self,
-        message: Message,
-        wait: Option<(Wait, Token)>,
-        expires: Expiry,
-    ) {
-        let cost = cost(message.topic().len(), message.payload().len());
-        self.bytes += cost;
-        let order = self.next_order;
-        self.next_order += 1;
-        let key = self.entries.insert(Entry {
-            qos: message.quality_of_service(),
-            expires,
-            message: Some(message),
-            cost,
-            order,
-            wait,
-            stage: Stage::Pending,
-            written: Written::Never,
-            cuts: 0,
-            stored: None,
-        });
-        self.pending.push_back(key);
-        self.unstamped += 1;
-    }
-
     /// Gives memory back that is not in use.
     pub(super) fn shrink(&mut self) {
         if self.entries.is_empty() {
             self.entries = Slab::new();
             self.pending = VecDeque::new();
         }
-    }
-
-    /// Gives the messages accepted since the last turn the time from which their expiry counts. Returns
-    /// when the first of them expires.
-    pub(super) fn stamp(&mut self, now: Instant) -> Option<Instant> {
-        let unstamped = self.pending.iter().rev().take(self.unstamped);
-        self.unstamped = 0;
-        let entries = &mut self.entries;
-        unstamped
-            .filter_map(|key| entries.get_mut(*key)?.expires.stamp(now))
-            .min()
-    }
-
-    /// Pending messages that have expired end. Returns when the next one does.
-    pub(super) fn expire(
-        &mut self,
-        now: Instant,
-        ids: &mut PacketIds,
-        out: &mut Outbox,
-    ) -> Option<Instant> {
-        let mut expired = Vec::new();
-        let entries = &self.entries;
-        self.pending.retain(|key| {
-            let stays = entries
-                .get(*key)
-                .is_some_and(|entry| entry.expires.left(now).is_some());
-            if !stays {
-                expired.push(*key);
-            }
-            stays
-        });
-        for key in expired {
-            let error = Error::new(ErrorKind::Expired, Doing::Publishing);
-            let id = self.unname(key);
-            self.give_up(key, id, error, ids, out);
-        }
-        self.first_end()
-    }
-
-    /// When the first of those that are pending expires.
-    pub(super) fn first_end(&self) -> Option<Instant> {
-        let pending = self.pending.iter().filter_map(|key| self.entries.get(*key));
-        pending.filter_map(|entry| entry.expires.end()).min()
-    }
-
-    /// The oldest message of which no byte ever left is dropped, if there is one; if somebody waits for it,
-    /// the wait ends.
-    pub(super) fn drop_oldest(&mut self, ids: &mut PacketIds, out: &mut Outbox) -> bool {
-        let entries = &self.entries;
-        let unsent = |key: &usize| {
-            entries
-                .get(*key)
-                .is_some_and(|entry| entry.written == Written::Never)
-        };
-        let oldest = self.pending.iter().position(unsent);
-        let Some(key) = oldest.and_then(|at| self.pending.remove(at)) else {
-            return false;
-        };
-        if let Some(id) = self.unname(key) {
-            ids.release(id);
-        }
-        if let Some((_, token)) = self.remove(key, out).wait {
-            let kind = ErrorKind::Dropped(WhenFull::DropOldest);
-            out.done(token, Err(Error::new(kind, Doing::Publishing)));
-        }
-        true
     }
 
     /// Whether [`PublishOut::emit`] has something to send within the quota.
@@ -466,46 +376,6 @@ impl PublishOut {
         unstore_burnt(id, out);
     }
 
-    /// Nothing will be sent any more: every wait ends. What is in the store stays there.
-    pub(super) fn close(&mut self, out: &mut Outbox) {
-        self.fail_waits(&Error::closed(Doing::Publishing), out);
-        self.entries.clear();
-        self.pending.clear();
-        self.named = 0;
-        self.bytes = 0;
-    }
-
-    /// Every wait ends with this error, wherever its message is.
-    pub(super) fn fail_waits(&mut self, error: &Error, out: &mut Outbox) {
-        for (_, entry) in &mut self.entries {
-            let handed_over = |stored: Stored| {
-                let journal = out.journal.as_ref();
-                journal.is_some_and(|journal| journal.is_handed_over(stored.batch))
-            };
-            let sent = match entry.stage {
-                Stage::Released { .. } => Sent::Yes,
-                // The next process sends it.
-                Stage::Pending | Stage::Named { .. } | Stage::Unsettled { .. }
-                    if entry.stored.is_some_and(handed_over) =>
-                {
-                    Sent::Maybe
-                }
-                Stage::Pending | Stage::Named { .. } | Stage::Unsettled { .. }
-                    if entry.written == Written::Never =>
-                {
-                    Sent::No
-                }
-                Stage::Pending
-                | Stage::Named { .. }
-                | Stage::Unsettled { .. }
-                | Stage::Sent { .. } => Sent::Maybe,
-            };
-            if let Some((_, token)) = entry.wait.take() {
-                out.done(token, Err(error.clone().sent_as(sent)));
-            }
-        }
-    }
-
     /// The broker has answered the PUBLISH of the entry `key`, which is of this QoS. Returns its
     /// identifier, unless there was nothing to answer.
     fn answered(&self, key: usize, qos: Qos, window: &mut Window) -> Option<PacketId> {
@@ -522,98 +392,4 @@ impl PublishOut {
         window.acknowledged();
         Some(id)
     }
-
-    /// The exchange is over. The broker said something with PUBREC, perhaps, and something now.
-    fn finish(
-        &mut self,
-        key: usize,
-        reason: Reason,
-        before: Remarks,
-        now: PropertyList<'_>,
-        out: &mut Outbox,
-    ) {
-        if reason.is_error() {
-            let error = Error::refused(reason, None, before.and(now), Doing::Publishing);
-            return self.fail(key, error, out);
-        }
-        let entry = self.remove(key, out);
-        if let Some((_, token)) = entry.wait {
-            out.done(token, Ok(Done::Acknowledged(reason, before.and(now))));
-        }
-    }
-
-    /// The message is not sent, or not sent again; `id` is the identifier it has.
-    fn give_up(
-        &mut self,
-        key: usize,
-        id: Option<PacketId>,
-        error: Error,
-        ids: &mut PacketIds,
-        out: &mut Outbox,
-    ) {
-        let Some(entry) = self.entries.get(key) else {
-            return;
-        };
-        let (written, qos) = (entry.written, entry.qos);
-        match (id, &entry.stage) {
-            (Some(id), Stage::Unsettled { .. })
-                if written == Written::InThisSession && qos == Qos::ExactlyOnce =>
-            {
-                ids.burn(id);
-                self.burnt.push(id);
-                store_burnt(id, out);
-            }
-            (Some(id), _) => ids.release(id),
-            (None, _) => {}
-        }
-        let sent = match written {
-            Written::Never => Sent::No,
-            Written::InLostSession | Written::InThisSession => Sent::Maybe,
-        };
-        self.fail(key, error.sent_as(sent), out);
-    }
-
-    /// The message ends with an error: its wait is told, or if nobody waits, an event says it.
-    fn fail(&mut self, key: usize, error: Error, out: &mut Outbox) {
-        let entry = self.remove(key, out);
-        match entry.wait {
-            Some((_, token)) => out.done(token, Err(error)),
-            None => out.effect(Effect::Unpublished(entry.message.map(Box::new), error)),
-        }
-    }
-
-    /// A message is not pending any more, and does not leave. Returns the identifier that it had.
-    fn unname(&mut self, key: usize) -> Option<PacketId> {
-        match self.entries.get(key)?.stage {
-            Stage::Named { id } => {
-                self.named = self.named.saturating_sub(1);
-                Some(id)
-            }
-            Stage::Pending
-            | Stage::Sent { .. }
-            | Stage::Unsettled { .. }
-            | Stage::Released { .. } => None,
-        }
-    }
-
-    fn pop_pending(&mut self) -> Option<usize> {
-        self.named = self.named.saturating_sub(1);
-        self.pending.pop_front()
-    }
-
-    fn remove(&mut self, key: usize, out: &mut Outbox) -> Entry {
-        let entry = self.entries.remove(key);
-        unstore(&entry, out);
-        self.bytes -= entry.cost;
-        if self.entries.is_empty() && self.entries.capacity() > KEPT {
-            // An idle client holds nothing; the next burst grows the table again.
-            self.entries = Slab::new();
-            self.pending = VecDeque::new();
-        }
-        entry
-    }
 }
-
-/// Entries for which an idle client keeps the room, so that sending one message after the other
-/// allocates nothing.
-const KEPT: usize = 64;

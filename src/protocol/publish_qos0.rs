@@ -153,29 +153,48 @@ impl PublishQos0 {
     /// Those that have expired end. Returns when the next one does.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Outbox) -> Option<Instant> {
         let expired = |entry: &Entry| entry.expires.left(now).is_none();
-        if self.queue.iter().any(expired) {
-            // What stays is moved together: each byte once.
-            let (mut topic, mut start) = (self.topic_start, self.start);
-            let mut kept = Self::default();
-            for entry in std::mem::take(&mut self.queue) {
-                let (topic_end, end) = (topic + entry.topic, start + entry.buffered());
-                if expired(&entry) {
-                    end_with(entry.wait, ErrorKind::Expired, out);
-                } else {
-                    kept.topics.push_str(&self.topics[topic..topic_end]);
-                    kept.buffer.extend_from_slice(&self.buffer[start..end]);
-                    kept.bytes += cost(entry.topic, entry.payload.len());
-                    kept.queue.push_back(entry);
-                }
-                (topic, start) = (topic_end, end);
-            }
-            kept.unstamped = self.unstamped;
-            *self = kept;
-        }
+        self.take_out(expired, |entry| {
+            end_with(entry.wait, ErrorKind::Expired, out);
+        });
         self.queue
             .iter()
             .filter_map(|entry| entry.expires.end())
             .min()
+    }
+
+    /// Those for which one of these waits are not sent from here. `tokens` are in ascending order.
+    pub(super) fn withdraw(&mut self, tokens: &[Token]) {
+        let withdrawn = |entry: &Entry| {
+            entry
+                .wait
+                .is_some_and(|token| tokens.binary_search(&token).is_ok())
+        };
+        self.take_out(withdrawn, drop);
+    }
+
+    /// Takes out those of which `is_gone` says so, in their order.
+    fn take_out(&mut self, is_gone: impl Fn(&Entry) -> bool, mut take: impl FnMut(Entry)) {
+        if !self.queue.iter().any(&is_gone) {
+            return;
+        }
+        // What stays is moved together: each byte once.
+        let (mut topic, mut start) = (self.topic_start, self.start);
+        let stamped = self.queue.len() - self.unstamped;
+        let mut kept = Self::default();
+        for (index, entry) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            let (topic_end, end) = (topic + entry.topic, start + entry.buffered());
+            if is_gone(&entry) {
+                take(entry);
+            } else {
+                kept.topics.push_str(&self.topics[topic..topic_end]);
+                kept.buffer.extend_from_slice(&self.buffer[start..end]);
+                kept.bytes += cost(entry.topic, entry.payload.len());
+                kept.unstamped += usize::from(index >= stamped);
+                kept.queue.push_back(entry);
+            }
+            (topic, start) = (topic_end, end);
+        }
+        *self = kept;
     }
 
     /// The oldest is dropped, if there is one; if somebody waits for it, the wait ends.

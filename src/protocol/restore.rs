@@ -28,6 +28,8 @@ pub struct Restored {
     pub kept: Vec<(Kept, Message)>,
     /// Filters that the broker may know.
     pub filters: Vec<Rc<str>>,
+    /// Whether the store had anything at all.
+    pub is_empty: bool,
 }
 
 /// What stands in the records, before anything is done with it.
@@ -112,7 +114,10 @@ impl Protocol {
     ) -> Result<Restored, StoreError> {
         let found = Found::read(records)?;
         let mut journal = Journal::new(now, unix);
-        let mut restored = Restored::default();
+        let mut restored = Restored {
+            is_empty: records.is_empty(),
+            ..Restored::default()
+        };
         self.restore_outgoing(&journal, found.outgoing, found.burnt);
         restored.unfinished = self.session.publish_out.len();
         let first = self.session.publish_out.first_end();

@@ -9,33 +9,35 @@
 //!
 //! `active` outlives connections; when the broker lost the session it is asked for again, first of all.
 //! Requests and UNSUBSCRIBEs share one order, so that the last word about a filter is the caller's.
+//!
+//! Here are the calls, the SUBSCRIBEs and the SUBACKs. What of a request may not be sent is in `checks`, what
+//! the caller learns in `answers`, and what a lost link or a lost session does in `restore`.
+
+mod answers;
+mod checks;
+mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use slab::Slab;
 
-use super::connect::Continuity;
 use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::packet_id::{Owner, PacketIds, REQUESTS};
 use super::unsubscribe::Unsubscribing;
-use super::{Asked, Done, Effect, Grant, Identifier, Token, Wish};
+use super::{Asked, Done, Grant, Identifier, Token, Wish};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
-use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::message::{PacketId, Qos};
+use crate::error::{Error, Sent, Violation};
+use crate::message::PacketId;
 use crate::properties::{Properties, Remarks};
-use crate::reason::Reason;
-use crate::topic;
-use crate::version::Version;
 use crate::wait::Wait;
+
+use checks::{check, check_options};
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
 pub const BATCH: usize = 8;
-
-/// Retain Handling: send retained messages only if the subscription is new (MQTT 5, section 3.8.3.1).
-const RETAINED_IF_NEW: u8 = 1;
 
 /// A call of `subscribe`: one filter or several, on behalf of one subscriber.
 #[derive(Debug)]
@@ -99,6 +101,8 @@ struct Flight {
 struct Active {
     options: FilterOptions,
     identifier: Identifier,
+    /// The user properties of its SUBSCRIBE; none take no memory.
+    properties: Remarks,
 }
 
 /// The machine.
@@ -143,6 +147,28 @@ impl Subscribing {
         }
         self.queue.extend(batches);
         self.conclude(call, out);
+    }
+
+    /// A subscriber wants another filter instead of this one, which was never asked for.
+    pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish, out: &mut Outbox) {
+        for request in &mut self.queue {
+            let call = request.call.and_then(|call| self.calls.get(call));
+            if call.is_none_or(|call| call.owner != owner) {
+                continue;
+            }
+            for (filter, options) in &mut request.filters {
+                if **filter != *from {
+                    continue;
+                }
+                (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
+                if let Some(journal) = &mut out.journal
+                    && request.batch > 0
+                {
+                    request.batch = journal.put_filter(filter, *options, request.identifier);
+                }
+            }
+        }
+        self.unstore(from, out);
     }
 
     /// The place of the next request in the common order.
@@ -203,7 +229,7 @@ impl Subscribing {
         for (filter, options) in std::mem::take(&mut request.filters) {
             // What is made again was granted before, and what more it asks for an older version leaves out.
             let checked = match request.call {
-                Some(_) => check_options(out.version(), options),
+                Some(_) => check_options(out.version(), &filter, options),
                 None => Ok(()),
             };
             let checked = checked.and_then(|()| check(&filter, identifier, limits));
@@ -289,6 +315,7 @@ impl Subscribing {
         } = self.flights.remove(key);
         ids.release(id);
         let remarks = Remarks::from(suback.properties);
+        let properties = Remarks::from(request.properties.list());
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             unsubscribing.overtaken(filter, request.order);
             self.overtaken(filter, request.order);
@@ -302,6 +329,7 @@ impl Subscribing {
                 let active = Active {
                     options: *options,
                     identifier: request.identifier,
+                    properties: properties.clone(),
                 };
                 self.active.insert(Rc::clone(filter), active);
             }
@@ -321,183 +349,9 @@ impl Subscribing {
         self.active.remove(filter);
     }
 
-    /// The broker has answered a request for `filter` that came at this place in the common order, so it has
-    /// dealt with every SUBSCRIBE before it: sent again, that would undo the later one, or lower its QoS.
-    pub(super) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
-        for (_, flight) in &mut self.flights {
-            let mut filters = flight.request.filters.iter();
-            if flight.request.order < order && filters.any(|(name, _)| name == filter) {
-                flight.overtaken.push(Rc::clone(filter));
-            }
-        }
-    }
-
-    /// The connection is over: what was not answered is asked again, in its order. That goes for what
-    /// restores, too: the next connection may find the session that this one began.
-    pub(super) fn disconnected(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
-        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
-        flights.sort_by_key(|(_, flight)| flight.end);
-        for (_, flight) in flights.into_iter().rev() {
-            ids.release(flight.id);
-            let Flight {
-                mut request,
-                overtaken,
-                ..
-            } = flight;
-            for (filter, options) in std::mem::take(&mut request.filters) {
-                if overtaken.contains(&filter) {
-                    let answer = Asked::Answered(as_asked(options.qos), Remarks::NONE);
-                    self.granted(request.call, Grant { filter, answer }, out);
-                } else {
-                    request.filters.push((filter, options));
-                }
-            }
-            if request.filters.is_empty() {
-                self.answered(&request, out);
-            } else {
-                self.queue.push_front(request);
-            }
-        }
-    }
-
-    /// The broker lost the session, or may have: everything granted is asked for again, before anything
-    /// else, with its original options (situation 4). A subscription that may still be there brings its
-    /// retained messages again only if it is not, as far as the version can say that.
-    pub(super) fn restore(&mut self, continuity: Continuity) {
-        let at_least = match continuity {
-            Continuity::Lost | Continuity::Present => 0,
-            Continuity::Untold => RETAINED_IF_NEW,
-        };
-        self.queue.retain(|request| request.call.is_some());
-        let mut batches: Vec<Request> = Vec::new();
-        // The last batch of each identifier.
-        let mut last: BTreeMap<Identifier, usize> = BTreeMap::new();
-        for (filter, active) in &self.active {
-            let mut options = active.options;
-            options.retain_handling = options.retain_handling.max(at_least);
-            let item = (Rc::clone(filter), options);
-            let batch = last.get(&active.identifier).copied();
-            match batch.and_then(|batch| batches.get_mut(batch)) {
-                Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
-                Some(_) | None => {
-                    last.insert(active.identifier, batches.len());
-                    batches.push(Request {
-                        order: 0,
-                        call: None,
-                        filters: vec![item],
-                        identifier: active.identifier,
-                        properties: Properties::new(),
-                        flushed: false,
-                        batch: 0,
-                    });
-                }
-            }
-        }
-        for batch in batches.into_iter().rev() {
-            self.queue.push_front(batch);
-        }
-    }
-
     /// Whether something is asked for and not answered.
     pub(super) fn is_busy(&self) -> bool {
         !self.queue.is_empty() || !self.flights.is_empty()
-    }
-
-    /// Whether something that the broker lost is still to be answered.
-    fn is_restoring(&self) -> bool {
-        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
-        let mut requests = flights.chain(&self.queue);
-        requests.any(|request| request.call.is_none())
-    }
-
-    /// Nothing will be sent any more: every wait ends.
-    pub(super) fn close(&mut self, out: &mut Outbox) {
-        self.queue.clear();
-        for call in self.calls.drain() {
-            if let Some((_, token)) = call.wait {
-                let error = Error::closed(Doing::Subscribing).sent_as(call.sent);
-                out.done(token, Err(error));
-            }
-        }
-    }
-
-    /// The broker takes no packet as large as this one: the filters go in two, or if there is only one,
-    /// it fails.
-    fn shrink(&mut self, mut request: Request, error: Error, out: &mut Outbox) {
-        if request.filters.len() < 2 {
-            let error = error.while_doing(Doing::Subscribing);
-            for (filter, _) in std::mem::take(&mut request.filters) {
-                self.failed(request.call, filter, error.clone(), out);
-            }
-            return self.answered(&request, out);
-        }
-        if let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) {
-            call.unanswered += 1;
-            call.unflushed += usize::from(!request.flushed);
-        }
-        let half = Request {
-            filters: request.filters.split_off(request.filters.len() / 2),
-            properties: request.properties.clone(),
-            ..request
-        };
-        self.queue.push_front(half);
-        self.queue.push_front(request);
-    }
-
-    fn failed(&mut self, call: Option<usize>, filter: Rc<str>, error: Error, out: &mut Outbox) {
-        let answer = Asked::Failed(error);
-        self.granted(call, Grant { filter, answer }, out);
-    }
-
-    fn granted(&mut self, call: Option<usize>, grant: Grant, out: &mut Outbox) {
-        let refused = grant.error().is_some().then(|| Rc::clone(&grant.filter));
-        match call.and_then(|call| self.calls.get_mut(call)) {
-            Some(call) => call.grants.push(grant),
-            None => {
-                // A restored subscription: only a refusal is news, and only while it is wanted.
-                if grant.error().is_some() && self.active.remove(&grant.filter).is_some() {
-                    out.effect(Effect::Unrestored(grant));
-                }
-            }
-        }
-        if let Some(filter) = refused {
-            self.unstore(&filter, out);
-        }
-    }
-
-    /// A request is done with.
-    fn answered(&mut self, request: &Request, out: &mut Outbox) {
-        let Some(key) = request.call else {
-            if !self.is_restoring() {
-                out.effect(Effect::Restored);
-            }
-            return;
-        };
-        if let Some(call) = self.calls.get_mut(key) {
-            call.unanswered -= 1;
-        }
-        self.conclude(key, out);
-    }
-
-    /// A call is over once nothing of it is unanswered.
-    fn conclude(&mut self, key: usize, out: &mut Outbox) {
-        if self.calls.get(key).is_none_or(|call| call.unanswered > 0) {
-            return;
-        }
-        let call = self.calls.remove(key);
-        out.effect(Effect::Subscribed(call.owner, call.grants.clone()));
-        let Some((_, token)) = call.wait else { return };
-        let failed = call.grants.iter().find_map(Grant::error);
-        out.done(token, failed.map_or(Ok(Done::Granted(call.grants)), Err));
-    }
-}
-
-/// What the broker is taken to have granted if its answer was lost and does not matter any more.
-fn as_asked(qos: Qos) -> Reason {
-    match qos {
-        Qos::AtMostOnce => Reason::SUCCESS,
-        Qos::AtLeastOnce => Reason::GRANTED_QOS_1,
-        Qos::ExactlyOnce => Reason::GRANTED_QOS_2,
     }
 }
 
@@ -524,38 +378,4 @@ fn send(request: &Request, id: PacketId, limits: &Limits, out: &mut Outbox) -> R
         properties,
         filters: FilterList::new(&payload),
     }))
-}
-
-/// A call may have been accepted when it was not known yet that the broker speaks an older version.
-fn check_options(version: Version, options: FilterOptions) -> Result<(), Error> {
-    match version {
-        Version::V5_0 => Ok(()),
-        Version::V3_1 | Version::V3_1_1 if options.bits() == options.qos.bits() => Ok(()),
-        Version::V3_1 | Version::V3_1_1 => Err(Error::new(
-            ErrorKind::Misuse(
-                "No Local, Retain As Published and Retain Handling need MQTT 5".into(),
-            ),
-            Doing::Subscribing,
-        )),
-    }
-}
-
-/// What the broker said at CONNACK that it does not offer (MQTT 5, sections 3.2.2.3.11 to .13).
-fn check(filter: &str, identifier: Option<u32>, limits: &Limits) -> Result<(), Error> {
-    let refuse = |reason| {
-        Err(Error::new(
-            ErrorKind::NotOffered(reason),
-            Doing::Subscribing,
-        ))
-    };
-    if !limits.wildcards_available && topic::has_wildcard(filter) {
-        return refuse(Reason::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
-    }
-    if !limits.shared_available && topic::is_shared(filter) {
-        return refuse(Reason::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
-    }
-    if !limits.identifiers_available && identifier.is_some() {
-        return refuse(Reason::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
-    }
-    Ok(())
 }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Builder, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError};
 
-use super::{Batch, Change, Record, StoreError, StoreErrorKind};
+use super::at::At;
+use super::{Batch, Change, Record, StoreError};
 
 /// What the file is and which version wrote it; under its only key.
 const FORMAT: TableDefinition<'static, &str, u64> = TableDefinition::new("coracle");
@@ -295,74 +296,6 @@ impl Database {
         At {
             doing,
             path: &self.path,
-        }
-    }
-}
-
-/// What was being done, and where: the beginning of every error.
-#[derive(Debug, Clone, Copy)]
-struct At<'a> {
-    doing: &'static str,
-    path: &'a Path,
-}
-
-impl At<'_> {
-    /// Turns a panic of the database into an error. It should have none, but it reads what others may have
-    /// written, and a panic here would end the driver, or leave it waiting. A program that aborts on panics
-    /// ends there, as it wants to.
-    fn guard<T>(self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        panic::catch_unwind(AssertUnwindSafe(work))
-            .unwrap_or_else(|_| Err(self.damaged("the database did not expect what is in it")))
-    }
-
-    fn io(self, error: io::Error) -> StoreError {
-        StoreError::io(self.doing, self.path, error)
-    }
-
-    fn damaged(self, what: &str) -> StoreError {
-        self.because(StoreErrorKind::Damaged, format_args!("{what}"))
-    }
-
-    fn other(self, what: std::fmt::Arguments<'_>) -> StoreError {
-        self.because(StoreErrorKind::Other, what)
-    }
-
-    fn closed(self) -> StoreError {
-        self.other(format_args!("it was closed after an error"))
-    }
-
-    fn in_use(self) -> StoreError {
-        self.because(
-            StoreErrorKind::InUse,
-            format_args!("another process or another client has it open"),
-        )
-    }
-
-    fn because(self, kind: StoreErrorKind, what: std::fmt::Arguments<'_>) -> StoreError {
-        let text = format!("{} {}: {what}", self.doing, self.path.display());
-        StoreError::new(kind, text)
-    }
-
-    fn error(self, error: impl Into<redb::Error>) -> StoreError {
-        match error.into() {
-            redb::Error::Corrupted(what) => self.damaged(&format!("it is damaged: {what}")),
-            redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-                self.damaged("it is not a store")
-            }
-            redb::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                self.damaged("it was cut off")
-            }
-            redb::Error::Io(error) => self.io(error),
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => self.in_use(),
-            redb::Error::UpgradeRequired(version) => self.other(format_args!(
-                "a version of redb wrote it that is not this one (format {version})"
-            )),
-            error @ (redb::Error::TableTypeMismatch { .. }
-            | redb::Error::TableIsMultimap(_)
-            | redb::Error::TableDoesNotExist(_)
-            | redb::Error::TypeDefinitionChanged { .. }) => self.damaged(&error.to_string()),
-            // A foreign enum that grows.
-            error => self.other(format_args!("{error}")),
         }
     }
 }

@@ -23,9 +23,9 @@ use super::{Batch, Record, Store, StoreError, StoreErrorKind};
 ///
 /// **Size.** The file begins with less than 100 KiB and grows with what is waiting in it. What was taken out
 /// leaves room that is used again. Opening it and dropping the store shrink it when it is larger than 1 MiB and
-/// at least three quarters of it are empty. While it is created, a second file with `.new` behind its name stands beside it.
+/// at least three quarters of it are empty. While it is created, it has `.new` behind its name.
 ///
-/// **Memory.** About 64 KiB are kept in memory beside what the system caches.
+/// **Memory.** The database caches 64 KiB; with it and the thread a process grows by less than 512 KiB.
 ///
 /// One file serves one client: while it is open, nobody else can open it.
 ///
@@ -44,7 +44,7 @@ impl FileStore {
     /// - [`Full`](StoreErrorKind::Full): the disk, a quota or a limit of the process.
     /// - [`ReadOnly`](StoreErrorKind::ReadOnly): the file or its directory may not be written.
     /// - [`Damaged`](StoreErrorKind::Damaged): something else than a store, or one that was cut off or
-    ///   changed since. It is left as it is: whoever wants to go on without what was in it removes it.
+    ///   changed since. It stays where it is: whoever wants to go on without what was in it removes it.
     /// - [`InUse`](StoreErrorKind::InUse): another process or another client has it open.
     /// - [`Other`](StoreErrorKind::Other): what else the system says, for example that there is no
     ///   such directory; or the file was written by a newer version of this crate.

@@ -112,14 +112,15 @@ impl Waiting {
         };
         match outcome {
             // For a publication that is no failure (situation 6); a request would wait in vain.
-            Ok(Done::Acknowledged(reason, ..)) if reason == Reason::NO_MATCHING_SUBSCRIBERS => {
-                let kind = ErrorKind::Refused {
+            Ok(Done::Acknowledged(reason, remarks))
+                if reason == Reason::NO_MATCHING_SUBSCRIBERS =>
+            {
+                Settled::Over(Err(Error::refused(
                     reason,
-                    filter: None,
-                    text: None,
-                };
-                let error = Error::new(kind, Doing::Requesting);
-                Settled::Over(Err(error.sent_as(Sent::Yes)))
+                    None,
+                    remarks,
+                    Doing::Requesting,
+                )))
             }
             Ok(done) => {
                 asked.stage = Stage::Out;
@@ -191,23 +192,50 @@ impl Waiters {
         Some((message, asked.tag))
     }
 
-    /// The link was lost: holds again what only an answer could have acknowledged. Returns the places.
-    pub(crate) fn hold_unanswered(&mut self) -> Vec<(u64, Token)> {
+    /// The link was lost: holds again what only an answer could have acknowledged. Returns the places. What the
+    /// protocol has not sent is told to `withdraw`, with its place in line if it was there: nothing may leave
+    /// before it is known that the subscription stands.
+    pub(crate) fn hold_unanswered(
+        &mut self,
+        mut withdraw: impl FnMut(Token, Option<Place>),
+    ) -> Vec<(u64, Token)> {
         let mut held = Vec::new();
         for (token, waiter) in &mut self.slab {
             let Waiter::Waiting(waiting) = waiter else {
                 continue;
             };
-            if let Some(asked) = &mut waiting.asked
-                && asked.stage == Stage::Out
-                && asked.message.is_some()
-            {
-                asked.stage = Stage::Held;
-                waiting.parked = Some(Place::Held(asked.place));
-                held.push((asked.place, token));
+            let Some(asked) = &mut waiting.asked else {
+                continue;
+            };
+            if asked.message.is_none() {
+                continue;
             }
+            match asked.stage {
+                Stage::Held => continue,
+                Stage::Out => {}
+                Stage::Handed => withdraw(token, waiting.parked),
+            }
+            asked.stage = Stage::Held;
+            waiting.parked = Some(Place::Held(asked.place));
+            held.push((asked.place, token));
         }
         held
+    }
+
+    /// Whether one of the requests up to this place waits that is not held here: it is as it was sent, or
+    /// handed over to be.
+    pub(crate) fn expects_answer(&self, place: u64) -> bool {
+        self.slab.iter().any(|(_, waiter)| match waiter {
+            Waiter::Waiting(waiting) => waiting
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.place <= place && asked.stage != Stage::Held),
+            Waiter::Early(_)
+            | Waiter::Answered(_)
+            | Waiter::Done(_)
+            | Waiter::Late(_)
+            | Waiter::Abandoned => false,
+        })
     }
 
     /// An answer came. None if no request waits that has this tag.

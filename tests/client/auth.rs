@@ -773,3 +773,106 @@ mod methods {
             .expect("it is hex")
     }
 }
+
+#[test]
+fn what_is_held_for_a_quiet_reauthentication_does_not_keep_its_end_from_being_read() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.greet(CONNACK_M);
+    let inline = setup
+        .client
+        .subscribe_inline(("t", Qos::AtLeastOnce), |_| {}, Wait::None);
+    let _inline = now(inline).expect("accepted");
+    peer.received();
+    peer.send(b"\x90\x04\x00\x01\x00\x01");
+    let again = setup.client.reauthenticate();
+    peer.expect(b"\xF0\x0E\x19\x0C\x15\0\x01M\x16\0\x05hello");
+    // Each of them may be unacknowledged: we announce no Receive Maximum.
+    let ids = 1..=40_000_u16;
+    let sent: Vec<u8> = ids
+        .clone()
+        .flat_map(|id| {
+            let [high, low] = id.to_be_bytes();
+            [0x32, 6, 0, 1, b't', high, low, 0]
+        })
+        .collect();
+    for piece in sent.chunks(8 * 1000) {
+        peer.send(piece);
+        peer.expect_nothing();
+    }
+    peer.send(SUCCESS);
+    now(again).expect("both sides are content");
+    let acknowledged: Vec<u8> = ids
+        .flat_map(|id| {
+            let [high, low] = id.to_be_bytes();
+            [0x40, 2, high, low]
+        })
+        .collect();
+    assert!(peer.received() == acknowledged);
+}
+
+#[test]
+fn what_is_held_for_a_quiet_reauthentication_is_bounded() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.greet(CONNACK_M);
+    drop(setup.client.reauthenticate());
+    peer.received();
+    let before = setup.client.statistics().bytes_in;
+    // No honest broker releases what it has not sent, and ours would be an answer of five bytes for each.
+    for _ in 0..300 {
+        peer.send(&b"\x62\x02\x00\x01".repeat(1000));
+    }
+    setup.world.run_until_idle();
+    let read = setup.client.statistics().bytes_in - before;
+    assert!((500_000..800_000).contains(&read), "{read}");
+}
+
+#[test]
+fn a_quiet_reauthentication_ends_within_the_keep_alive_of_the_server() {
+    // [MQTT-3.1.2-20], [MQTT-3.2.2-21]: while it goes on, nothing of ours leaves that could be a PINGREQ.
+    for challenged_after in [None, Some(3)] {
+        let world = World::with_peers();
+        let parrot = Parrot::new(&world);
+        let setup = start(world, &parrot);
+        let mut peer = setup.greet(b"\x20\x0A\0\0\x07\x13\0\x04\x15\0\x01M");
+        drop(setup.client.reauthenticate());
+        peer.expect(b"\xF0\x0E\x19\x0C\x15\0\x01M\x16\0\x05hello");
+        // Both sides take their time, each of them less than a keep-alive.
+        parrot.pause.set(3 * SECOND);
+        if let Some(seconds) = challenged_after {
+            setup.world.advance(seconds * SECOND);
+            peer.send(b"\xF0\x0A\x18\x08\x15\0\x01M\x16\0\x01x");
+            setup.world.advance((4 - seconds) * SECOND - SECOND / 2);
+        } else {
+            setup.world.advance(4 * SECOND - SECOND / 2);
+        }
+        peer.expect_nothing();
+        assert!(setup.client.is_connected());
+        setup.world.advance(SECOND / 2);
+        assert!(!setup.client.is_connected(), "{challenged_after:?}");
+    }
+}
+
+#[test]
+fn each_answer_in_a_quiet_reauthentication_counts_for_the_keep_alive() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.greet(b"\x20\x0A\0\0\x07\x13\0\x04\x15\0\x01M");
+    let again = setup.client.reauthenticate();
+    peer.received();
+    for _ in 0..3 {
+        setup.world.advance(3 * SECOND);
+        peer.send(b"\xF0\x0A\x18\x08\x15\0\x01M\x16\0\x01x");
+        peer.expect(b"\xF0\x0A\x18\x08\x15\0\x01M\x16\0\x01X");
+    }
+    setup.world.advance(3 * SECOND);
+    peer.send(SUCCESS);
+    now(again).expect("both sides are content");
+    // And pings go on.
+    setup.world.advance(4 * SECOND);
+    assert!(peer.received().starts_with(b"\xC0\x00"));
+}

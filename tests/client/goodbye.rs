@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use coracle::testkit::{Attempt, BrokerOptions, World};
+use coracle::testkit::{Attempt, BrokerOptions, Peer, World};
 use coracle::{
     Blame, BoxedTransport, Client, Endpoint, ErrorKind, Event, Filters, Incoming, LocalBoxFuture,
     Message, Overflow, Properties, Qos, Reason, Wait,
@@ -378,4 +378,52 @@ fn an_overflow_ends_each_filter_of_the_stream() {
         })
         .collect();
     assert_eq!(ended, ["a", "b"]);
+}
+
+#[test]
+fn what_waits_is_not_written_to_a_link_that_the_broker_has_ended() {
+    // [MQTT-3.14.4-1] for the first; the second is one that only closes.
+    for end in [&b"\xe0\x01\x8b"[..], b""] {
+        let setup = Setup::with_peers();
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+            let waits = setup.client.publish("t", "x", qos, Wait::None);
+            now(waits).expect("accepted");
+        }
+        let mut sent = setup.client.publish("t", "y", Qos::AtMostOnce, Wait::Sent);
+        setup.world.run_until_idle();
+        let mut peer = Peer::accept(&setup.world.network());
+        peer.received();
+        // With CONNACK, so that both are read in one turn.
+        peer.send(&[CONNACK, end].concat());
+        peer.close();
+        setup.world.run_until_idle();
+        peer.expect_nothing();
+        assert!(poll(&mut sent).is_none());
+        let mut peer = setup.greet_later(CONNACK);
+        // Without DUP [MQTT-3.3.1-1].
+        let all = peer.received();
+        for packet in [
+            &b"\x30\x05\x00\x01t\x00x"[..],
+            b"\x32\x07\x00\x01t\x00\x01\x00x",
+            b"\x30\x05\x00\x01t\x00y",
+        ] {
+            let found = all.windows(packet.len()).filter(|window| *window == packet);
+            assert_eq!(found.count(), 1, "{}", all.escape_ascii());
+        }
+        assert_eq!(all.len(), 7 + 9 + 7);
+        assert!(poll(&mut sent).is_some_and(|sent| sent.is_ok()));
+    }
+}
+
+#[test]
+fn words_that_are_too_large_cost_disconnect_nothing_else() {
+    // Only they may be left out [MQTT-3.14.2-3], [MQTT-3.14.2-4].
+    let setup = Setup::with_peers();
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x27\x00\x00\x00\x14");
+    let properties = Properties::new()
+        .reason_string("thirty characters are too many")
+        .user_property("a", "b")
+        .session_expiry_interval(0);
+    let _leaving = setup.client.disconnect_with(Reason::SUCCESS, properties);
+    peer.expect(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00");
 }

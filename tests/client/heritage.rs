@@ -1,52 +1,19 @@
 //! What an earlier process had acknowledged and not taken comes to the streams of the next ones, once.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use coracle::testkit::{MemoryStore, Peer, World};
+use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
 
-use coracle::testkit::World;
-use coracle::{
-    Acknowledge, Batch, Change, Filters, Qos, Record, Store, StoreError, Subscription, Wait,
-};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
 
-use crate::{CONNACK, CONNACK_PRESENT, Setup, now, options};
-
-/// A store that outlives a client because the test holds it, and that is always as fast as its caller.
-#[derive(Debug, Clone, Default)]
-struct Memory(Rc<RefCell<BTreeMap<u64, Vec<u8>>>>);
-
-impl Store for Memory {
-    fn load(&mut self) -> Result<Vec<Record>, StoreError> {
-        let table = self.0.borrow();
-        Ok(table
-            .iter()
-            .map(|(key, value)| Record::new(*key, value.as_slice()))
-            .collect())
-    }
-
-    fn submit(&mut self, batch: Batch) {
-        let mut table = self.0.borrow_mut();
-        for change in batch.iter() {
-            match change {
-                Change::Put(key, value) => table.insert(key, value.to_vec()),
-                Change::Remove(key) => table.remove(&key),
-            };
-        }
-    }
-
-    fn poll_committed(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// One life of a client with this store, which ends like a crash, and what it took of `t`.
-fn live(memory: &Memory, connack: &[u8], play: impl FnOnce(&Setup, &mut coracle::testkit::Peer)) {
+/// One life of a client with this store, which ends like a crash.
+fn live(memory: &MemoryStore, connack: &[u8], play: impl FnOnce(&Setup, &mut Peer)) {
     let world = World::with_peers();
     let options = options(&world).store(memory.clone());
     let setup = Setup::start(world, options);
     let mut peer = setup.greet(connack);
     play(&setup, &mut peer);
+    drop(setup);
+    memory.crash();
 }
 
 fn subscribe(setup: &Setup, filter: &str) -> Subscription {
@@ -55,7 +22,7 @@ fn subscribe(setup: &Setup, filter: &str) -> Subscription {
 }
 
 /// A life in which a message of QoS 2 is acknowledged and not taken.
-fn leave_one(memory: &Memory) {
+fn leave_one(memory: &MemoryStore) {
     live(memory, CONNACK, |setup, peer| {
         let _stream = subscribe(setup, "t");
         peer.received();
@@ -69,7 +36,7 @@ fn leave_one(memory: &Memory) {
 /// Long before the time for the earlier subscriptions is over. Found by killing a real client.
 #[test]
 fn a_message_that_was_inherited_and_taken_is_not_inherited_again() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     live(&memory, CONNACK_PRESENT, |setup, _| {
         let mut stream = subscribe(setup, "t");
@@ -86,7 +53,7 @@ fn a_message_that_was_inherited_and_taken_is_not_inherited_again() {
 
 #[test]
 fn a_message_that_nobody_has_taken_is_inherited_again() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     for _ in 0..2 {
         live(&memory, CONNACK_PRESENT, |setup, _| {
@@ -108,7 +75,7 @@ fn a_message_that_nobody_has_taken_is_inherited_again() {
 
 #[test]
 fn each_subscriber_of_one_life_gets_what_was_inherited() {
-    let memory = Memory::default();
+    let memory = MemoryStore::new();
     leave_one(&memory);
     live(&memory, CONNACK_PRESENT, |setup, _| {
         let mut first = subscribe(setup, "t");
@@ -120,4 +87,40 @@ fn each_subscriber_of_one_life_gets_what_was_inherited() {
         assert!(second.try_next().is_some());
         assert!(first.try_next().is_none());
     });
+}
+
+#[test]
+fn a_request_is_inherited_by_a_service_from_before_the_version_is_known() {
+    let memory = MemoryStore::default();
+    let serve = || {
+        let world = World::with_peers();
+        let options = options(&world).version(Version::Auto).store(memory.clone());
+        let setup = Setup::start(world, options);
+        let filters = Filters::new("t", Qos::ExactlyOnce).acknowledge(Acknowledge::OnReceipt);
+        let service = now(setup.client.requests(filters, Wait::None)).expect("accepted");
+        (setup, service)
+    };
+    let (setup, service) = serve();
+    let mut peer = setup.greet(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.greet(CONNACK_3);
+    peer.expect(b"\x82\x0a\x00\x01\x00\x05t/+/+\x02");
+    peer.send(b"\x90\x03\x00\x01\x02");
+    peer.send(b"\x34\x0b\x00\x06t/cl/1\x00\x01x");
+    peer.expect(b"\x50\x02\x00\x01");
+    peer.send(b"\x62\x02\x00\x01");
+    peer.expect(b"\x70\x02\x00\x01");
+    drop((setup, service, peer));
+
+    let (setup, mut service) = serve();
+    // The version is remembered with the session.
+    let mut peer = setup.greet(CONNACK_3_PRESENT);
+    let request = service.try_next().expect("it was not taken");
+    assert_eq!((request.topic(), request.text()), ("t", Some("x")));
+    peer.expect(b"\x82\x0a\x00\x01\x00\x05t/+/+\x02");
+    peer.send(b"\x90\x03\x00\x01\x02");
+    // It is the only filter that was ever stored.
+    setup.world.advance(3600 * SECOND);
+    let later = peer.received();
+    assert!(!later.contains(&0xa2), "{}", later.escape_ascii());
 }

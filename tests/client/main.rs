@@ -16,6 +16,7 @@ mod reconnect;
 mod reentrancy;
 mod requests;
 mod routes;
+mod store;
 mod subscriptions;
 mod version;
 mod waits;

@@ -1091,3 +1091,26 @@ fn an_error_of_an_attempt_says_what_was_done() {
     assert!(matches!(error.kind(), ErrorKind::LinkLost), "{error}");
     assert_eq!(error.doing(), Doing::Connecting);
 }
+
+#[test]
+fn a_message_is_not_to_blame_for_an_end_in_the_middle_of_a_packet() {
+    // A puback that is cut, a large message that is, and for comparison one that ends between packets.
+    let large = [&b"\x30\xFF\xFF\x07\0\x01t\0"[..], &[7; 100_000]].concat();
+    for (last, suspects) in [(&b"\x40\x02\0"[..], false), (&large, false), (b"", true)] {
+        let (setup, mut peer) = Setup::connected();
+        let mut publishing = setup.client.publish("t", "a", Qos::AtLeastOnce, Wait::Ack);
+        peer.expect(b"\x32\x07\0\x01t\0\x01\0a");
+        for _ in 0..4 {
+            peer.send(last);
+            peer.close();
+            peer = setup.greet_later(CONNACK_PRESENT);
+            if suspects {
+                // It has to show that it answers before it gets the message again.
+                peer.expect(b"\xC0\0");
+                break;
+            }
+            peer.expect(b"\x3A\x07\0\x01t\0\x01\0a");
+        }
+        assert!(poll(&mut publishing).is_none(), "it goes on");
+    }
+}

@@ -525,6 +525,23 @@ fn a_request_without_an_answer_is_published_again_after_a_lost_link() {
 }
 
 #[test]
+fn a_request_that_had_not_left_when_the_link_was_lost_waits_for_the_subscription_again() {
+    let (setup, mut peer) = ready();
+    let timeout = Duration::from_secs(100);
+    let _first = setup.client.request("t", "1", timeout);
+    peer.received();
+    // In the turn in which the driver sees that the link is gone.
+    let _second = setup.client.request("t", "2", timeout);
+    peer.reset();
+    let mut peer = setup.greet_later(CONNACK);
+    peer.expect(b"\x82\x1c\x00\x02\x04\x0b\x80\x80\x01\x00\x12coracle/response/c\x21");
+    peer.send(b"\x90\x04\x00\x02\x00\x01");
+    let both = peer.received();
+    let (first, second) = both.split_at(both.len() / 2);
+    assert_eq!((first.last(), second.last()), (Some(&b'1'), Some(&b'2')));
+}
+
+#[test]
 fn after_a_lost_session_the_subscription_comes_first_and_is_confirmed() {
     for (version, connack, subscribe, suback) in [
         (Version::V5_0, CONNACK, SUBSCRIBE, SUBACK),
@@ -885,4 +902,140 @@ fn shared_services_spread_the_requests() {
         0,
         "each is served once"
     );
+}
+
+#[test]
+fn a_service_from_before_the_version_is_known_has_the_form_of_the_one_that_is_found() {
+    let world = World::with_peers();
+    let options = options(&world).version(Version::Auto);
+    let setup = Setup::start(world, options);
+    let client = &setup.client;
+    let double = client.serve(
+        ("math/double", Qos::AtLeastOnce),
+        |request| Some((2 * request.text()?.parse::<i32>().ok()?).to_string()),
+        Wait::None,
+    );
+    let _double = now(double).expect("accepted");
+    let stream = client.requests(("house/+/temp", Qos::AtMostOnce), Wait::None);
+    let mut stream = now(stream).expect("accepted");
+    let everything = client.requests(("all/#", Qos::AtMostOnce), Wait::Ack);
+    // Not of requests, and the same filter as one of them.
+    let plain = client.subscribe("math/double", Qos::AtMostOnce, Wait::None);
+    let mut plain = now(plain).expect("accepted");
+
+    let mut peer = setup.greet(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.greet(CONNACK_3);
+    peer.expect(
+        b"\x82\x14\x00\x01\x00\x0fmath/double/+/+\x01\
+          \x82\x15\x00\x02\x00\x10house/+/temp/+/+\x00\
+          \x82\x10\x00\x03\x00\x0bmath/double\x01",
+    );
+    let error = failure(now(everything));
+    assert!(error.to_string().contains("cannot end with #"), "{error}");
+    for suback in [
+        b"\x90\x03\x00\x01\x01",
+        b"\x90\x03\x00\x02\x00",
+        b"\x90\x03\x00\x03\x01",
+    ] {
+        peer.send(suback);
+    }
+    peer.send(b"\x30\x15\x00\x11math/double/cl/1221");
+    peer.expect(b"\x30\x1a\x00\x16coracle/response/cl/1242");
+    peer.send(b"\x30\x14\x00\x11house/x/temp/cl/1x");
+    assert_eq!(stream.try_next().expect("it came").topic(), "house/x/temp");
+    // What names nobody who asks is no request.
+    peer.send(b"\x30\x0f\x00\x0chouse/x/tempx");
+    peer.send(b"\x30\x0e\x00\x0bmath/double7");
+    peer.expect_nothing();
+    assert!(stream.try_next().is_none());
+    assert_eq!(plain.try_next().expect("it came").text(), Some("7"));
+}
+
+#[test]
+fn a_service_has_the_form_of_mqtt_5_again_when_the_older_versions_are_refused_too() {
+    let world = World::with_peers();
+    let options = options(&world).version(Version::Auto);
+    let setup = Setup::start(world, options);
+    let filters = Filters::new("t", Qos::AtLeastOnce).and("all/#", Qos::AtMostOnce);
+    let service = now(setup.client.serve(filters, |_| "y", Wait::None)).expect("accepted");
+    for _ in 0..3 {
+        let mut peer = setup.greet(b"\x20\x02\x00\x01");
+        peer.close();
+    }
+    let mut peer = setup.greet_later(CONNACK);
+    let subscribe = peer.received();
+    assert!(
+        subscribe.ends_with(b"\x00\x01t\x01\x00\x05all/#\x00"),
+        "{}",
+        subscribe.escape_ascii()
+    );
+    peer.send(b"\x90\x05\x00\x01\x00\x01\x00");
+    peer.send(b"\x30\x0e\x00\x05all/1\x05\x08\x00\x02r1x");
+    peer.expect(b"\x30\x06\x00\x02r1\x00y");
+    drop(service);
+}
+
+#[test]
+fn what_the_broker_says_with_no_subscribers_is_in_the_error() {
+    let (setup, mut peer) = ready();
+    let requesting = setup.client.request_message(Message::new("t", "x"), SECOND);
+    peer.received();
+    peer.send(b"\x40\x08\x00\x02\x10\x04\x1f\x00\x01x");
+    let error = failure(now(requesting));
+    assert_eq!(error.reason(), Some(Reason::NO_MATCHING_SUBSCRIBERS));
+    assert_eq!(error.properties().reason_string(), Some("x"));
+    assert!(error.to_string().contains("\"x\""), "{error}");
+}
+
+#[test]
+fn a_request_that_names_the_old_topic_of_answers_is_still_answered() {
+    // A broker that gave the client another name has got the request as it was accepted (section 4.10).
+    let world = World::with_peers();
+    let options = Options::new("mqtt://a", "")
+        .and_then(|options| options.endpoint("mqtt://b"))
+        .expect("URLs")
+        .connector(world.network())
+        .clock(world.clock())
+        .seed(1);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x12\x00\x02A1");
+    let timeout = Duration::from_secs(100);
+    let requesting = setup
+        .client
+        .request_message(Message::new("t", "1"), timeout);
+    peer.expect(b"\x82\x1d\x00\x01\x04\x0b\x80\x80\x01\x00\x13coracle/response/A1\x21");
+    peer.send(SUBACK);
+    let first = peer.received();
+    let number: [u8; 16] = *first[..first.len() - 1].last_chunk().expect("its number");
+    peer.reset();
+    setup.until_attempt();
+    // The first broker is not there, and the second one has never heard of us.
+    let mut peer = setup.world.peer();
+    peer.received();
+    peer.close();
+    let mut peer = setup.greet(b"\x20\x08\x00\x00\x05\x12\x00\x02B1");
+    let mut expected =
+        b"\x82\x1d\x00\x03\x04\x0b\x80\x80\x01\x00\x13coracle/response/A1\x21".to_vec();
+    expected.extend_from_slice(&first);
+    // SUBSCRIBE takes 31 bytes; the identifier of PUBLISH is new.
+    expected[31 + 6] = 4;
+    let received = peer.received();
+    assert_eq!(received, expected, "{}", received.escape_ascii());
+    peer.send(b"\x90\x04\x00\x03\x00\x01");
+    // New requests are answered on the new topic.
+    let later = setup
+        .client
+        .request_message(Message::new("t", "2"), timeout);
+    peer.expect(b"\x82\x1d\x00\x05\x04\x0b\x81\x80\x01\x00\x13coracle/response/B1\x21");
+    peer.send(b"\x90\x04\x00\x05\x00\x01");
+    assert!(!peer.received().is_empty());
+    let mut answer = b"\x30\x2a\x00\x13coracle/response/A1\x13\x09\x00\x10".to_vec();
+    answer.extend_from_slice(&number);
+    answer.push(b'y');
+    peer.send(&answer);
+    assert_eq!(now(requesting).expect("answered").text(), Some("y"));
+    // The old one is of no use any more.
+    peer.expect(b"\xa2\x18\x00\x07\x00\x00\x13coracle/response/A1");
+    drop(later);
 }

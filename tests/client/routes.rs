@@ -6,7 +6,9 @@ use std::io;
 use std::rc::Rc;
 
 use coracle::testkit::{Peer, World};
-use coracle::{Endpoint, Event, LocalBoxFuture, Options, Qos, Reason, Rung, Version, Wait};
+use coracle::{
+    Endpoint, Event, LocalBoxFuture, Options, Properties, Qos, Reason, Rung, Session, Version, Wait,
+};
 
 use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup};
 
@@ -546,4 +548,27 @@ fn a_broker_that_only_got_to_wipe_leaves_the_session_where_it_is() {
         let mut peer = setup.greet(present);
         peer.expect(again);
     }
+}
+
+#[test]
+fn a_session_that_is_wiped_elsewhere_is_not_kept_there() {
+    // Without an expiry interval it ends with the connection [MQTT-3.1.2-23].
+    let map = Map::default();
+    let setup = map.start(|options| {
+        let properties = Properties::new()
+            .session_expiry_interval(100)
+            .user_property("a", "b");
+        endpoints(options, &["mqtt://b"])
+            .session(Session::Resume)
+            .properties(properties)
+    });
+    let mut peer = setup.greet(CONNACK);
+    map.block(&["mqtt://broker:1883"]);
+    peer.reset();
+    setup.world.advance(SECOND);
+    let (_peer, connect) = connecting(&setup);
+    assert_eq!(
+        connect,
+        b"\x10\x15\x00\x04MQTT\x05\x02\x00\x3c\x07\x26\x00\x01a\x00\x01b\x00\x01c"
+    );
 }

@@ -1,9 +1,12 @@
 //! What a client speaks that leaves the version to the broker.
 
 use coracle::testkit::{BrokerOptions, Peer, World};
-use coracle::{Event, Filters, Message, Properties, Qos, Reason, Version, Versions, Wait};
+use coracle::{
+    ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason, Session, Version,
+    Versions, Wait,
+};
 
-use crate::{CONNACK, CONNACK_3, SECOND, Setup, options};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, SECOND, Setup, options};
 
 fn start(world: World) -> Setup {
     let options = options(&world).version(Version::Auto);
@@ -171,5 +174,73 @@ fn messages_go_through_with_every_broker_of_the_test_kit() {
         let message = setup.wait(stream.next()).expect("it arrives");
         assert_eq!(message.text(), Some("x"));
         assert_eq!(setup.client.version(), version);
+    }
+}
+
+#[test]
+fn a_client_identifier_that_3_1_cannot_say_is_not_tried_there() {
+    // MQTT 3.1, section 3.1: 1 to 23 characters.
+    for id in ["", "c7f5a1de-3f1c-4b38-9e52x"] {
+        let world = World::with_peers();
+        let options = Options::new("mqtt://broker", id)
+            .expect("the URL is well-formed")
+            .connector(world.network())
+            .clock(world.clock())
+            .version(Version::Auto);
+        let mut setup = Setup::start(world, options);
+        let mut versions = Vec::new();
+        for attempt in 0..5 {
+            // After the last version, as after the same one, the usual delay is due.
+            if attempt != 0 && attempt != 2 {
+                setup.until_attempt();
+            }
+            let (mut peer, version) = connecting(&setup);
+            versions.push(version);
+            peer.close();
+        }
+        use Version::{V3_1_1, V5_0};
+        assert_eq!(versions, [V5_0, V5_0, V3_1_1, V3_1_1, V5_0], "{id:?}");
+        // What is told is what the broker did.
+        for event in setup.events() {
+            let Event::ConnectFailed { error, .. } = event else {
+                panic!("{event:?}");
+            };
+            assert!(!matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_session_of_an_earlier_process_goes_on_in_the_version_that_is_found() {
+    // As long as no version has worked there is nothing that a change of it could have made worthless.
+    let world = World::with_peers();
+    let options = options(&world)
+        .version(Version::Auto)
+        .session(Session::Resume);
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let mut peer = setup.world.peer();
+    // CleanSession 0.
+    peer.expect(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01c");
+    peer.send(CONNACK_3_PRESENT);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+}
+
+#[test]
+fn an_acceptance_in_the_form_of_3_is_a_refusal_of_5_0() {
+    // Such a broker has not looked at the level: it speaks as it can (MQTT 5, section 3.1.2.2).
+    for accepted in [CONNACK_3, CONNACK_3_PRESENT] {
+        let setup = start(World::with_peers());
+        let (mut peer, _) = connecting(&setup);
+        peer.send(accepted);
+        setup.world.run_until_idle();
+        assert!(peer.is_closed());
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V3_1_1);
+        peer.send(accepted);
     }
 }

@@ -544,8 +544,14 @@ fn a_refusal_in_the_form_of_3_x_is_understood_on_5_0() {
 }
 
 #[test]
-fn an_acceptance_in_the_form_of_3_x_is_malformed_on_5_0() {
-    malformed(V5, b"\x20\x02\0\0", "MQTT5 2.1.4");
+fn an_acceptance_in_the_form_of_3_x_is_a_refusal_of_5_0() {
+    // What was asked for was 5.0, and what follows would be 3.x too.
+    let refusal = Packet::Connack(connack(Reason::UNSUPPORTED_PROTOCOL_VERSION));
+    for flags in [0, 1] {
+        accepted(V5, &[0x20, 2, flags, 0], refusal);
+    }
+    // A packet that is cut short is still malformed.
+    malformed(V5, b"\x20\x01\0", "MQTT5 2.1.4");
 }
 
 #[test]

@@ -62,6 +62,11 @@ fn rounds(test: &str, count: u64, fall: Fall) -> Total {
         if left == 0 {
             break;
         }
+        let _replay = Replay {
+            test,
+            seed,
+            count: left.min(ROUND),
+        };
         let outcome = one(seed, left.min(ROUND), fall);
         total.rounds += 1;
         total.sum.add(&outcome.sum);
@@ -78,8 +83,7 @@ fn rounds(test: &str, count: u64, fall: Fall) -> Total {
             .collect();
         assert!(
             lines.is_empty(),
-            "{} faults:\n{}\nreplay it, as far as real sockets can, with: SEED={seed} CUTS={ROUND} cargo test \
-             --release --test cuts {test} -- --nocapture",
+            "{} faults:\n{}",
             lines.len(),
             lines[..lines.len().min(20)].join("\n"),
         );
@@ -91,14 +95,36 @@ fn rounds(test: &str, count: u64, fall: Fall) -> Total {
             Fall::Killed { .. } => {}
         }
     }
-    total.tell(test, since.elapsed());
+    total.tell(test, fall, since.elapsed());
     total
+}
+
+/// Longer than all holes of a round, and than what is waited for in vain at its end.
+const PATIENCE: Duration = Duration::from_secs(200);
+
+/// Says how to play a round again that does not come to its end.
+struct Replay<'a> {
+    test: &'a str,
+    seed: u64,
+    count: usize,
+}
+
+impl Drop for Replay<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Self { test, seed, count } = self;
+            eprintln!(
+                "replay it, as far as real sockets can, with: SEED={seed} CUTS={count} cargo test --release \
+                 --test cuts {test} -- --nocapture"
+            );
+        }
+    }
 }
 
 fn one(seed: u64, count: usize, fall: Fall) -> Outcome {
     let slot = Rc::new(RefCell::new(None));
     let result = Rc::clone(&slot);
-    world::run(async |world: World| {
+    world::run_within(PATIENCE, async |world: World| {
         let outcome = round::play(world, seed, count, fall).await;
         result.replace(Some(outcome));
     });
@@ -106,7 +132,7 @@ fn one(seed: u64, count: usize, fall: Fall) -> Outcome {
 }
 
 impl Total {
-    fn tell(&self, test: &str, took: Duration) {
+    fn tell(&self, test: &str, fall: Fall, took: Duration) {
         let Self { sum, cuts, .. } = self;
         let [zero, one, two] = sum.messages;
         println!(
@@ -133,8 +159,12 @@ impl Total {
             "  QoS 0: {} came, {} were told that the link was lost",
             sum.zero_arrived, sum.zero_told_lost
         );
+        let whose = match fall {
+            Fall::Never | Fall::Stopped { .. } => "",
+            Fall::Killed { .. } => "with what mosquitto had not saved when it was killed: ",
+        };
         println!(
-            "  lost: {}, QoS 2 doubled: {}, acknowledged but absent: {}; given up, and told so: {}",
+            "  {whose}lost: {}, QoS 2 doubled: {}, acknowledged but absent: {}; given up, and told so: {}",
             sum.lost, sum.doubled, sum.false_acknowledgements, sum.given_up
         );
         println!(

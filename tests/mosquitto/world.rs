@@ -25,11 +25,14 @@ pub(crate) struct World {
 
 /// Runs a test to its end, or fails it when it is stuck.
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(World) -> F) {
-    run_for(PATIENCE, test);
+    run_within(PATIENCE, test);
 }
 
-/// The same with another idea of what is stuck.
-pub(crate) fn run_for<F: Future<Output = ()>>(patience: Duration, test: impl FnOnce(World) -> F) {
+/// The same for a test that takes longer.
+pub(crate) fn run_within<F: Future<Output = ()>>(
+    patience: Duration,
+    test: impl FnOnce(World) -> F,
+) {
     let executor = Rc::new(LocalExecutor::new());
     let world = World {
         executor: Rc::clone(&executor),

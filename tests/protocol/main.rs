@@ -11,6 +11,7 @@ mod publish_in;
 mod publish_out;
 mod queues;
 mod random;
+mod records;
 mod session;
 mod situations;
 mod store;

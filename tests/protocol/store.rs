@@ -616,3 +616,41 @@ fn a_damaged_store_is_an_error_and_nothing_of_it_is_taken() {
         assert_eq!(scene.protocol.unfinished(), 0);
     });
 }
+
+#[test]
+fn what_waits_for_the_disk_does_not_follow_disconnect() {
+    // [MQTT-3.14.4-1]
+    play_slowly(&v3(), |scene| {
+        scene.receive(PUBLISH_2);
+        scene.gets("t", b"a");
+        scene.commits();
+        scene.sends(&[PUBREC]);
+        scene.receive(PUBREL);
+        scene.disconnect();
+        scene.sends(&[DISCONNECT]);
+        scene.commits();
+        scene.sends_nothing();
+    });
+}
+
+#[test]
+fn the_oldest_message_is_dropped_from_the_disk_too() {
+    let small = Config {
+        when_full: coracle::WhenFull::DropOldest,
+        queue_bytes: 100,
+        ..v3()
+    };
+    play_slowly(&small, |scene| {
+        scene.cut();
+        for payload in [b"a", b"b", b"c"] {
+            scene.publish(Qos::AtLeastOnce, payload, Wait::None);
+        }
+        while scene.commit() {
+            scene.turn();
+        }
+        scene.dies();
+        scene.finds_session();
+        scene.commits();
+        scene.sends(&[b"\x32\x06\0\x01t\0\x01b", b"\x32\x06\0\x01t\0\x02c"]);
+    });
+}

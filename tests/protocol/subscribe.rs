@@ -664,3 +664,42 @@ fn a_subscribe_whose_answer_was_lost_does_not_lower_the_qos_of_a_later_one() {
         scene.sends(&[b"\x82\x0B\0\x05\0\0\x01a\x02\0\x01b\x02"]);
     });
 }
+
+#[test]
+fn a_restored_subscription_keeps_its_user_properties() {
+    play_online(&v5(), |scene| {
+        for (filter, name) in [
+            ("a", Some("x")),
+            ("b", None),
+            ("c", Some("x")),
+            ("d", Some("y")),
+        ] {
+            let properties = Properties::new();
+            scene.protocol.subscribe(Subscription {
+                owner: 7,
+                filters: vec![wish(filter, options(Qos::AtMostOnce), Identifier::None)],
+                properties: name
+                    .map_or(Properties::new(), |name| properties.user_property(name, "")),
+                wait: None,
+            });
+        }
+        scene.turn();
+        for id in 1..=4 {
+            scene.receive(&suback(id, 1));
+        }
+        for first in [5, 8] {
+            scene.reconnect_lost();
+            scene.sends(&[
+                &[0x82, 0x11, 0, first],
+                b"\x06\x26\0\x01x\0\0\0\x01a\0\0\x01c\0",
+                &[0x82, 0x07, 0, first + 1],
+                b"\0\0\x01b\0",
+                &[0x82, 0x0d, 0, first + 2],
+                b"\x06\x26\0\x01y\0\0\0\x01d\0",
+            ]);
+            for id in first..first + 3 {
+                scene.receive(&suback(id, if id == first { 2 } else { 1 }));
+            }
+        }
+    });
+}

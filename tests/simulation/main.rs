@@ -1,6 +1,6 @@
 //! The whole client in simulated worlds: a clock, a network and a broker that are made of a seed.
 //!
-//! Runs 20,000 seeds. `SEEDS=1000000 cargo test --release --test simulation promises` runs more of them,
+//! Runs 20,000 seeds, a quarter of them with a store. `SEEDS=1000000 cargo test --release --test simulation promises` runs more of them,
 //! `SEED=42 cargo test --test simulation promises` a single one; that is also what a failure prints.
 
 mod broker;

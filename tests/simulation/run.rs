@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use coracle::testkit::{Attempt, Cut, Network, Peer, World};
+use coracle::testkit::{Attempt, Cut, MemoryStore, Network, Peer, World};
 use coracle::{
     Acknowledge, Client, ErrorKind, Event, Events, Filters, Message, Options, Properties, Qos,
     Reason, Sent, Session, Subscription, Version, Wait, WhenFull,
@@ -108,6 +108,7 @@ enum Leaving {
 pub(crate) struct Run {
     world: World,
     network: Network,
+    store: Option<MemoryStore>,
     random: Rng,
     client: Option<Client>,
     driver: Option<Task<coracle::Result<()>>>,
@@ -187,6 +188,15 @@ impl Run {
             .take_timeout(Duration::from_secs(random.u64(1..20)))
             .wait_timeout(Duration::from_secs(random.u64(5..200)))
             .retry_delays(SECOND, Duration::from_secs(random.u64(1..30)));
+        // In every fourth world there is a store, and half of those take their time. What must hold is the same.
+        let store = (session != Session::None && seed.is_multiple_of(4)).then(MemoryStore::new);
+        let options = match &store {
+            Some(store) => options.store(store.clone()),
+            None => options,
+        };
+        if let Some(store) = store.as_ref().filter(|_| seed.is_multiple_of(8)) {
+            store.hold();
+        }
         let (client, driver) = Client::new(options);
         let events = client.events();
         let acknowledge = [Acknowledge::OnTake, Acknowledge::OnReceipt][random.usize(..2)];
@@ -198,6 +208,7 @@ impl Run {
         let broker = Broker::new(version, &mut random);
         Self {
             network,
+            store,
             client: Some(client),
             driver: Some(driver),
             events,
@@ -233,6 +244,9 @@ impl Run {
             self.step();
             self.look();
         }
+        if let Some(store) = &self.store {
+            store.release();
+        }
         // Most runs come to rest before they end; some end in the middle.
         let settled = self.random.u8(..6) > 0;
         if settled {
@@ -245,6 +259,11 @@ impl Run {
     // The schedule.
 
     fn step(&mut self) {
+        if let Some(store) = &self.store
+            && self.random.u8(..3) == 0
+        {
+            store.commit();
+        }
         let dice = self.random.u8(..100);
         if self.talks {
             let what = self.client.as_ref().map(Client::statistics);

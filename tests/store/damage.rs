@@ -48,9 +48,16 @@ fn stores() -> [Left; 2] {
     [killed, closed]
 }
 
-/// Opens what it has become. Returns whether that was refused.
+/// Opens what it has become, twice: the database may try to mend it. Returns whether that was refused.
 fn refused(left: &Left, what: &str, content: Vec<u8>) -> bool {
-    let opened = FileStore::on_device(Device::with(content)).and_then(|mut store| load(&mut store));
+    let device = Device::with(content);
+    let once = is_refused(left, what, &device);
+    let twice = is_refused(left, what, &device);
+    once && twice
+}
+
+fn is_refused(left: &Left, what: &str, device: &Device) -> bool {
+    let opened = FileStore::on_device(device.clone()).and_then(|mut store| load(&mut store));
     match opened {
         Ok(found) => {
             assert!(left.states.contains(&found), "{}, {what}", left.how);

@@ -26,7 +26,7 @@ use smol::Timer;
 use crate::broker::Broker;
 use crate::ground::{GLANCE, Scratch};
 use crate::process::{Process, part, say};
-use crate::world::{World, options, run_for};
+use crate::world::{World, options, run_within};
 use crate::writer::{kills, seed};
 
 /// Tasks of the device that publish, each one message at a time.
@@ -355,7 +355,7 @@ fn what_a_killed_client_promised_holds_in_5_0() {
         live(&path);
     }
     let test = "lives::what_a_killed_client_promised_holds_in_5_0";
-    run_for(LONG, |world| survive(world, Version::V5_0, test));
+    run_within(LONG, |world| survive(world, Version::V5_0, test));
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn what_a_killed_client_promised_holds_in_3_1_1() {
         live(&path);
     }
     let test = "lives::what_a_killed_client_promised_holds_in_3_1_1";
-    run_for(LONG, |world| survive(world, Version::V3_1_1, test));
+    run_within(LONG, |world| survive(world, Version::V3_1_1, test));
 }
 
 #[test]
@@ -373,5 +373,5 @@ fn what_a_killed_client_promised_holds_in_3_1() {
         live(&path);
     }
     let test = "lives::what_a_killed_client_promised_holds_in_3_1";
-    run_for(LONG, |world| survive(world, Version::V3_1, test));
+    run_within(LONG, |world| survive(world, Version::V3_1, test));
 }

@@ -1,0 +1,112 @@
+//! What a lost link and the next CONNACK do to requests and to what was granted (situations 4 and 14).
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::{Flight, Request, Subscribing};
+use crate::message::Qos;
+use crate::properties::Remarks;
+use crate::protocol::connect::Continuity;
+use crate::protocol::outbox::Outbox;
+use crate::protocol::packet_id::PacketIds;
+use crate::protocol::{Asked, Grant, Identifier};
+use crate::reason::Reason;
+
+/// Retain Handling: send retained messages only if the subscription is new (MQTT 5, section 3.8.3.1).
+const RETAINED_IF_NEW: u8 = 1;
+
+impl Subscribing {
+    /// The broker has answered a request for `filter` that came at this place in the common order, so it has
+    /// dealt with every SUBSCRIBE before it: sent again, that would undo the later one, or lower its QoS.
+    pub(in crate::protocol) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
+        for (_, flight) in &mut self.flights {
+            let mut filters = flight.request.filters.iter();
+            if flight.request.order < order && filters.any(|(name, _)| name == filter) {
+                flight.overtaken.push(Rc::clone(filter));
+            }
+        }
+    }
+
+    /// The connection is over: what was not answered is asked again, in its order. That goes for what
+    /// restores, too: the next connection may find the session that this one began.
+    pub(in crate::protocol) fn disconnected(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
+        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
+        flights.sort_by_key(|(_, flight)| flight.end);
+        for (_, flight) in flights.into_iter().rev() {
+            ids.release(flight.id);
+            let Flight {
+                mut request,
+                overtaken,
+                ..
+            } = flight;
+            for (filter, options) in std::mem::take(&mut request.filters) {
+                if overtaken.contains(&filter) {
+                    let answer = Asked::Answered(as_asked(options.qos), Remarks::NONE);
+                    self.granted(request.call, Grant { filter, answer }, out);
+                } else {
+                    request.filters.push((filter, options));
+                }
+            }
+            if request.filters.is_empty() {
+                self.answered(&request, out);
+            } else {
+                self.queue.push_front(request);
+            }
+        }
+    }
+
+    /// The broker lost the session, or may have: everything granted is asked for again, before anything
+    /// else, with its original options (situation 4). A subscription that may still be there brings its
+    /// retained messages again only if it is not, as far as the version can say that.
+    pub(in crate::protocol) fn restore(&mut self, continuity: Continuity) {
+        let at_least = match continuity {
+            Continuity::Lost | Continuity::Present => 0,
+            Continuity::Untold => RETAINED_IF_NEW,
+        };
+        self.queue.retain(|request| request.call.is_some());
+        let mut batches: Vec<Request> = Vec::new();
+        // The last batch of each identifier and properties: a SUBSCRIBE has one of both for all its filters.
+        let mut last: BTreeMap<(Identifier, &[u8]), usize> = BTreeMap::new();
+        for (filter, active) in &self.active {
+            let mut options = active.options;
+            options.retain_handling = options.retain_handling.max(at_least);
+            let item = (Rc::clone(filter), options);
+            let kind = (active.identifier, active.properties.list().as_bytes());
+            let batch = last.get(&kind).copied();
+            match batch.and_then(|batch| batches.get_mut(batch)) {
+                Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
+                Some(_) | None => {
+                    last.insert(kind, batches.len());
+                    batches.push(Request {
+                        order: 0,
+                        call: None,
+                        filters: vec![item],
+                        identifier: active.identifier,
+                        properties: active.properties.list().into(),
+                        flushed: false,
+                        batch: 0,
+                    });
+                }
+            }
+        }
+        for batch in batches.into_iter().rev() {
+            self.queue.push_front(batch);
+        }
+    }
+
+    /// Whether something that the broker lost is still to be answered.
+    pub(super) fn is_restoring(&self) -> bool {
+        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
+        let mut requests = flights.chain(&self.queue);
+        requests.any(|request| request.call.is_none())
+    }
+}
+
+/// What the broker is taken to have granted if its answer was lost and does not matter any more.
+fn as_asked(qos: Qos) -> Reason {
+    match qos {
+        Qos::AtMostOnce => Reason::SUCCESS,
+        Qos::AtLeastOnce => Reason::GRANTED_QOS_1,
+        Qos::ExactlyOnce => Reason::GRANTED_QOS_2,
+    }
+}

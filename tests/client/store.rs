@@ -1,0 +1,451 @@
+//! A client with a store: what its calls promise, what the next process takes over, and what a store that
+//! fails does to it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coracle::testkit::{MemoryStore, Peer, World};
+use coracle::{
+    Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Qos, Sent, Session,
+    StoreError, StoreErrorKind, Subscription, Version, Wait,
+};
+
+use crate::{CONNACK, CONNACK_3, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
+
+/// PUBLISH of `x` to `t` with identifier 1 at QoS 1, and the same again.
+const PUBLISH: &[u8] = b"\x32\x07\x00\x01t\x00\x01\x00x";
+const AGAIN: &[u8] = b"\x3A\x07\x00\x01t\x00\x01\x00x";
+const PUBACK: &[u8] = b"\x40\x02\x00\x01";
+
+/// A process whose client has this store, and its connection. The one before has ended like after a crash.
+fn live(store: &MemoryStore, connack: &[u8]) -> (Setup, Peer) {
+    live_with(store, connack, |options| options)
+}
+
+fn live_with(
+    store: &MemoryStore,
+    connack: &[u8],
+    set: impl FnOnce(Options) -> Options,
+) -> (Setup, Peer) {
+    let setup = begin(store, set);
+    let peer = setup.greet(connack);
+    setup.world.run_until_idle();
+    (setup, peer)
+}
+
+fn begin(store: &MemoryStore, set: impl FnOnce(Options) -> Options) -> Setup {
+    store.crash();
+    let world = World::with_peers();
+    let options = set(options(&world).store(store.clone()));
+    Setup::start(world, options)
+}
+
+fn subscribe(setup: &Setup, acknowledge: Acknowledge) -> Subscription {
+    let filters = Filters::new("t", Qos::ExactlyOnce).acknowledge(acknowledge);
+    now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted")
+}
+
+fn full() -> StoreError {
+    StoreError::new(StoreErrorKind::Full, "writing /x: no space left")
+}
+
+#[test]
+fn sent_returns_when_the_message_is_on_disk_and_flushed() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    store.hold();
+    let mut sent = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Sent);
+    peer.expect_nothing();
+    assert!(poll(&mut sent).is_none());
+    store.commit();
+    peer.expect(PUBLISH);
+    assert!(poll(&mut sent).is_some_and(|outcome| outcome.is_ok()));
+}
+
+#[test]
+fn what_is_called_for_meanwhile_goes_with_one_batch() {
+    let store = MemoryStore::new();
+    let (setup, _peer) = live(&store, CONNACK);
+    store.hold();
+    let before = store.batches();
+    for _ in 0..100 {
+        drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+        setup.world.run_until_idle();
+    }
+    store.commit();
+    setup.world.run_until_idle();
+    assert_eq!(store.batches() - before, 2);
+}
+
+#[test]
+fn a_message_is_on_disk_though_there_was_never_a_connection() {
+    let store = MemoryStore::new();
+    let setup = begin(&store, |options| options);
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    setup.world.run_until_idle();
+    drop(setup);
+    let (mut setup, mut peer) = live(&store, CONNACK);
+    peer.expect(PUBLISH);
+    let events = setup.events();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [
+                Event::Restored {
+                    outgoing: 1,
+                    same_session: false,
+                    ..
+                },
+                Event::Connected { .. }
+            ]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn the_next_process_goes_on_with_the_session_and_says_so() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    peer.expect(PUBLISH);
+    let _stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.received();
+    drop(setup.driver);
+    let (mut setup, mut peer) = live(&store, CONNACK_PRESENT);
+    peer.expect(AGAIN);
+    let events = setup.events();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [
+                Event::Restored {
+                    outgoing: 1,
+                    incoming: 0,
+                    filters,
+                    same_session: true,
+                    ..
+                },
+                Event::Connected {
+                    session_present: true,
+                    ..
+                },
+            ] if filters.iter().map(AsRef::as_ref).eq(["t"])
+        ),
+        "{events:?}"
+    );
+    peer.send(PUBACK);
+    // Nobody subscribed again.
+    setup.world.advance(5 * SECOND);
+    peer.expect(b"\xA2\x06\x00\x02\x00\x00\x01t");
+}
+
+#[test]
+fn another_client_version_or_broker_does_not_go_on_with_the_session() {
+    let elsewhere = |world: &World, url: &str, id: &str| {
+        Options::new(url, id)
+            .expect("the URL is well-formed")
+            .connector(world.network())
+            .clock(world.clock())
+            .seed(1)
+    };
+    for (url, id, version, connack) in [
+        ("mqtt://broker", "d", Version::V5_0, CONNACK),
+        ("mqtt://other", "c", Version::V5_0, CONNACK),
+        ("mqtt://broker", "c", Version::V3_1_1, CONNACK_3),
+    ] {
+        let store = MemoryStore::new();
+        let (setup, mut peer) = live(&store, CONNACK);
+        drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+        peer.expect(PUBLISH);
+        drop(setup);
+        store.crash();
+        let world = World::with_peers();
+        let options = elsewhere(&world, url, id)
+            .version(version)
+            .store(store.clone());
+        let mut setup = Setup::start(world, options);
+        let mut peer = setup.greet(connack);
+        // Sent anew, without DUP.
+        let sent = peer.received();
+        assert_eq!(sent.first(), Some(&0x32), "{url} {id} {version}: {sent:?}");
+        let events = setup.events();
+        assert!(
+            matches!(
+                events.first(),
+                Some(Event::Restored {
+                    same_session: false,
+                    ..
+                })
+            ),
+            "{url} {id} {version}: {events:?}"
+        );
+    }
+}
+
+#[test]
+fn a_payload_is_on_disk_before_it_is_acknowledged_on_receipt() {
+    // [MQTT-4.3.2-4]
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let _stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    store.hold();
+    peer.send(PUBLISH);
+    peer.expect_nothing();
+    store.commit();
+    peer.expect(PUBACK);
+    drop(setup);
+    store.release();
+    let (setup, _peer) = live(&store, CONNACK_PRESENT);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    let message = now(stream.next()).expect("it was acknowledged");
+    assert_eq!(message.payload(), b"x");
+}
+
+#[test]
+fn a_handler_is_called_with_what_an_earlier_process_had_acknowledged() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let _stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    peer.send(PUBLISH);
+    peer.expect(PUBACK);
+    drop(setup);
+    let (setup, _peer) = live(&store, CONNACK_PRESENT);
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let hearing = Rc::clone(&heard);
+    let client = setup.client.clone();
+    let handler = move |incoming: &coracle::Incoming<'_>| {
+        assert!(client.is_connected());
+        hearing.borrow_mut().push(incoming.payload().to_vec());
+    };
+    let filters = Filters::new("t", Qos::AtLeastOnce);
+    let _handle = now(setup.client.subscribe_inline(filters, handler, Wait::None));
+    setup.world.run_until_idle();
+    assert_eq!(*heard.borrow(), [b"x"]);
+}
+
+#[test]
+fn what_is_owed_by_hand_to_the_store_stays_there_until_it_is_answered() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let _stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    peer.send(PUBLISH);
+    peer.expect(PUBACK);
+    drop(setup);
+    for answered in [false, true] {
+        let (setup, _peer) = live(&store, CONNACK_PRESENT);
+        let mut stream = subscribe(&setup, Acknowledge::ByHand);
+        let message = now(stream.next()).expect("it is still there");
+        if answered {
+            message.acknowledge().expect("it is owed");
+        }
+        setup.world.run_until_idle();
+    }
+    let (setup, _peer) = live(&store, CONNACK_PRESENT);
+    let mut stream = subscribe(&setup, Acknowledge::ByHand);
+    assert!(stream.try_next().is_none());
+}
+
+#[test]
+fn what_nobody_asked_for_in_time_is_forgotten() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let _stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    peer.send(PUBLISH);
+    peer.expect(PUBACK);
+    drop(setup);
+    let (setup, mut peer) = live(&store, CONNACK_PRESENT);
+    setup.world.advance(5 * SECOND);
+    peer.received();
+    peer.send(b"\xB0\x04\x00\x01\x00\x00");
+    setup.world.run_until_idle();
+    assert_eq!(store.records().len(), 1, "the session alone");
+}
+
+#[test]
+fn disconnect_waits_for_the_last_batch_and_does_not_end_the_session() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let acknowledged = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    peer.expect(PUBLISH);
+    store.hold();
+    peer.send(PUBACK);
+    setup.world.run_until_idle();
+    assert!(now(acknowledged).is_ok());
+    let mut leaving = setup.client.disconnect();
+    peer.expect_nothing();
+    assert!(poll(&mut leaving).is_none());
+    store.commit();
+    peer.expect(b"\xE0\x00");
+    peer.close();
+    setup.world.run_until_idle();
+    assert!(now(leaving).is_ok());
+    assert!(setup.world.block_on(setup.driver).is_ok());
+    assert_eq!(store.records().len(), 1, "the session alone");
+}
+
+#[test]
+fn what_is_unfinished_when_the_client_ends_may_still_be_sent() {
+    let store = MemoryStore::new();
+    let setup = begin(&store, |options| options);
+    let publishing = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    setup.world.run_until_idle();
+    drop(setup.driver);
+    setup.world.run_until_idle();
+    let error = failure(now(publishing));
+    assert!(matches!(error.kind(), ErrorKind::Closed), "{error}");
+    assert_eq!(error.sent(), Sent::Maybe);
+}
+
+#[test]
+fn a_store_that_fails_ends_the_waits_and_the_driver_without_a_goodbye() {
+    let store = MemoryStore::new();
+    let (mut setup, mut peer) = live(&store, CONNACK);
+    store.hold();
+    let handed_over = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    setup.world.run_until_idle();
+    let gathered = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    setup.world.run_until_idle();
+    store.fail(full());
+    let events = setup.events();
+    assert!(
+        matches!(events.last(), Some(Event::StoreFailed { error }) if matches!(error.kind(), ErrorKind::Store(_))),
+        "{events:?}"
+    );
+    let error = failure(now(handed_over));
+    assert_eq!(
+        (error.to_string().as_str(), error.sent()),
+        (
+            "publish: writing /x: no space left (perhaps sent)",
+            Sent::Maybe
+        )
+    );
+    assert_eq!(failure(now(gathered)).sent(), Sent::No);
+    let error = failure(setup.world.block_on(setup.driver));
+    assert!(
+        matches!(error.kind(), ErrorKind::Store(failed) if failed.kind() == StoreErrorKind::Full)
+    );
+    // The broker publishes the will.
+    peer.expect_nothing();
+    assert!(peer.is_closed());
+    let late = now(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack));
+    assert_eq!(
+        failure(late).to_string(),
+        "publish: the client is closed (not sent); before that, store: writing /x: no space left"
+    );
+}
+
+#[test]
+fn a_store_that_fails_while_there_is_no_connection_ends_the_driver_too() {
+    let store = MemoryStore::new();
+    let setup = begin(&store, |options| options);
+    let mut peer = setup.greet(CONNACK);
+    peer.reset();
+    setup.world.run_until_idle();
+    store.fail(full());
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    let error = failure(setup.world.block_on(setup.driver));
+    assert!(matches!(error.kind(), ErrorKind::Store(_)), "{error}");
+}
+
+#[test]
+fn a_store_that_cannot_be_read_ends_the_driver_before_it_connects() {
+    let store = MemoryStore::new();
+    store.fail(full());
+    let world = World::with_peers();
+    let options = options(&world).store(store);
+    let setup = Setup::start(world, options);
+    let error = failure(setup.world.block_on(setup.driver));
+    assert_eq!(error.to_string(), "store: writing /x: no space left");
+    assert_eq!(setup.world.network().attempts(), 0);
+}
+
+#[test]
+fn the_client_goes_on_without_its_store_if_the_user_chose_so() {
+    let store = MemoryStore::new();
+    let (mut setup, mut peer) =
+        live_with(&store, CONNACK, |options| options.go_on_without_store(true));
+    store.hold();
+    let acknowledged = setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::Ack);
+    peer.expect_nothing();
+    store.fail(full());
+    peer.expect(PUBLISH);
+    peer.send(PUBACK);
+    setup.world.run_until_idle();
+    assert!(now(acknowledged).is_ok());
+    let events = setup.events();
+    assert!(
+        matches!(events.last(), Some(Event::StoreFailed { .. })),
+        "{events:?}"
+    );
+    let before = store.batches();
+    drop(setup.client.publish("t", "y", Qos::AtLeastOnce, Wait::None));
+    peer.expect(b"\x32\x07\x00\x01t\x00\x02\x00y");
+    assert_eq!(store.batches(), before);
+}
+
+#[test]
+fn one_store_serves_one_client_and_wants_a_session() {
+    let world = World::with_peers();
+    let shared = options(&world).store(MemoryStore::new());
+    let (_first, _driver) = Client::new(shared.clone());
+    let (_second, driver) = Client::new(shared);
+    let error = failure(world.block_on(driver.run()));
+    assert!(matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
+    for set in [
+        (|options: Options| options.session(Session::None)) as fn(Options) -> Options,
+        |options| options.session_expiry(Duration::ZERO),
+    ] {
+        let (_client, driver) = Client::new(set(options(&world).store(MemoryStore::new())));
+        let error = failure(world.block_on(driver.run()));
+        assert!(matches!(error.kind(), ErrorKind::Misuse(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_message_that_is_published_with_everything_keeps_it() {
+    let store = MemoryStore::new();
+    let setup = begin(&store, |options| options);
+    let message = Message::new("t", "x")
+        .qos(Qos::ExactlyOnce)
+        .retain(true)
+        .properties(coracle::Properties::new().user_property("k", "v"));
+    drop(setup.client.publish_message(message, Wait::None));
+    setup.world.run_until_idle();
+    drop(setup);
+    let (_setup, mut peer) = live(&store, CONNACK);
+    peer.expect(b"\x35\x0E\x00\x01t\x00\x01\x07\x26\x00\x01k\x00\x01vx");
+}
+
+#[test]
+fn messages_published_after_a_restart_overwrite_none_of_those_before() {
+    // paho.mqtt.c #618: numbering began anew with each process, so new files replaced old ones.
+    let store = MemoryStore::new();
+    let mut expected = Vec::new();
+    for life in 0..5_u8 {
+        let setup = begin(&store, |options| options);
+        for number in 0..3_u8 {
+            let text = [b'a' + life, b'0' + number];
+            let publishing = setup
+                .client
+                .publish("t", &text[..], Qos::AtLeastOnce, Wait::None);
+            now(publishing).expect("accepted");
+            expected.push(text);
+        }
+        // It never has a connection, and ends like in a crash.
+        setup.world.run_until_idle();
+    }
+    let (_setup, mut peer) = live(&store, CONNACK);
+    let wire = peer.received();
+    // 8 bytes of header, topic, identifier and properties, then two of text.
+    let sent: Vec<_> = wire
+        .chunks(10)
+        .map(|packet| [packet[8], packet[9]])
+        .collect();
+    assert_eq!(sent, expected, "{}", wire.escape_ascii());
+}
