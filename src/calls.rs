@@ -166,7 +166,6 @@ impl Client {
                     state.router.serve(key, version);
                 }
                 state.handles += 1;
-                state.hand_on(key);
                 let token = self.begin(state, Doing::Subscribing, wait);
                 state.protocol.subscribe(protocol::Subscription {
                     owner: key,
@@ -174,6 +173,8 @@ impl Client {
                     properties: filters.properties.clone(),
                     wait: token,
                 });
+                // After that: it may end the stream, and then unsubscribes.
+                state.hand_on(key);
                 state.wake_driver();
                 Ok((key, token))
             })

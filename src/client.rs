@@ -355,13 +355,14 @@ impl Client {
 
     /// Disconnects for good: waits for what is not acknowledged, for a bounded time, then leaves so
     /// that no will is published. Later calls are [`ErrorKind::Closed`]. Offline it does not connect to
-    /// get rid of messages.
+    /// get rid of messages. With a store, what streams still hold is left to the next process: see
+    /// [`Options::store`](crate::Options::store).
     ///
     /// [`ErrorKind::Closed`]: crate::ErrorKind::Closed
     ///
     /// # Errors
     /// [`ErrorKind::Unacknowledged`](crate::ErrorKind::Unacknowledged) with the number of messages that
-    /// stayed.
+    /// stayed; [`ErrorKind::Closed`] if the store fails meanwhile.
     ///
     /// # Cancel safety
     /// Dropping the future does not undo it.

@@ -115,7 +115,8 @@ impl Driver {
     ///
     /// All of Coracle runs inside this future. When it ends, returns an error, panics or is dropped,
     /// every wait and every stream of the client ends with [`ErrorKind::Closed`], and its handlers are
-    /// dropped.
+    /// dropped. What streams still hold can be read, but for what a store leaves to the next process: see
+    /// [`Options::store`].
     ///
     /// # Errors
     /// Options that cannot work; the last failure, when [`Options::give_up_when`] said so.

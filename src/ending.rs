@@ -56,7 +56,10 @@ impl State {
                     self.discard(queued);
                 }
             }
-            Sink::Inline(inline) => self.loose.drop_later(inline),
+            Sink::Inline(inline) => {
+                self.loose.drop_later(inline);
+                self.forget_calls(key);
+            }
             Sink::Answers => {}
         }
     }
@@ -95,11 +98,27 @@ impl State {
             let closed = Error::closed(Doing::Receiving).because(self.failure.as_ref());
             let waker = subscriber.reading.end(Some(closed));
             self.loose.wake_later(waker);
-            if let Sink::Inline(inline) = &mut subscriber.sink {
-                let inline = inline.take();
-                self.loose.drop_later(inline);
+            match &mut subscriber.sink {
+                Sink::Inline(inline) => {
+                    let inline = inline.take();
+                    self.loose.drop_later(inline);
+                }
+                Sink::Stream(queue) => {
+                    // Nothing records any more that these are taken, so they are left to the next process, and
+                    // to it alone.
+                    let protocol = &self.protocol;
+                    let left = queue.take_out(|queued| {
+                        let is_kept = queued.kept.is_some() && protocol.is_keeping();
+                        is_kept || queued.receipt.is_some_and(|own| protocol.comes_again(own))
+                    });
+                    for queued in left {
+                        self.loose.drop_later(Some(queued.message));
+                    }
+                }
+                Sink::Answers => {}
             }
         }
+        self.bequeath();
         for (_, listener) in &mut self.listeners {
             let waker = listener.end();
             self.loose.wake_later(waker);

@@ -111,7 +111,13 @@ impl State {
     /// [`State::return_inherited`].
     pub(crate) fn borrow_inherited(&mut self) -> Option<(usize, Inline, Kept, Message)> {
         while let Some((key, kept, message)) = self.heritage.calls.pop_front() {
-            match self.borrow_inline(key, None) {
+            // No message was routed to it, so what the router knows of the last one says nothing.
+            let subscriber = self.router.subscribers.get_mut(key);
+            let inline = match subscriber.map(|subscriber| &mut subscriber.sink) {
+                Some(Sink::Inline(inline)) if !self.dropped.contains(&key) => inline.take(),
+                Some(Sink::Inline(_) | Sink::Stream(_) | Sink::Answers) | None => None,
+            };
+            match inline {
                 Some(inline) => return Some((key, inline, kept, message)),
                 None => {
                     self.protocol.let_go(kept);
@@ -122,10 +128,32 @@ impl State {
         None
     }
 
+    /// A subscriber is gone, and its key may be another's next: what waits for its handler counts as taken.
+    pub(crate) fn forget_calls(&mut self, key: usize) {
+        let calls = std::mem::take(&mut self.heritage.calls);
+        for (own, kept, message) in calls {
+            if own == key {
+                self.protocol.let_go(kept);
+                self.loose.drop_later(Some(message));
+            } else {
+                self.heritage.calls.push_back((own, kept, message));
+            }
+        }
+    }
+
     /// The handler was called.
     pub(crate) fn return_inherited(&mut self, key: usize, inline: Inline, kept: Kept) {
         self.return_inline(key, inline, None);
         self.protocol.let_go(kept);
+    }
+
+    /// The client is at its end: what was inherited and not taken stays in the store for the next process.
+    pub(crate) fn bequeath(&mut self) {
+        let Heritage { messages, calls } = std::mem::take(&mut self.heritage);
+        let messages = messages.into_iter().map(|inherited| inherited.message);
+        for message in messages.chain(calls.into_iter().map(|(.., message)| message)) {
+            self.loose.drop_later(Some(message));
+        }
     }
 
     /// Nobody can come any more for what was inherited.

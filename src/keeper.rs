@@ -3,7 +3,8 @@
 //! ```text
 //!     Unread ── load ──► Idle ── a batch has gathered: submit ──► Busy ── committed ──► Idle
 //!        │                                                          │
-//!        └──────────── failed ──────────────────────────────────────┴──► Absent
+//!        └──────────── failed ──────────────────────────────────────┴──► Absent, if the client goes on without
+//!                                                                        Failed, if the driver is to end
 //! ```
 //!
 //! One batch is on its way at a time; what changes meanwhile gathers in the protocol. The store is the
@@ -11,14 +12,14 @@
 
 use std::fmt;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::protocol::Restored;
 use crate::shared::Shared;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StoreErrorKind};
 
 /// The machine.
 pub(crate) struct Keeper {
@@ -147,6 +148,15 @@ impl Keeper {
             State::Failed(error) => Some(error.clone()),
             State::Absent | State::Unread(_) | State::Idle(_) | State::Busy(_) => None,
         }
+    }
+
+    /// The store is not waited for any longer, after this long.
+    pub(crate) fn give_up(&mut self, after: Duration, shared: &Shared) {
+        let text = format!("the last changes are not on disk after {after:?}");
+        let error = StoreError::new(StoreErrorKind::Other, text);
+        self.state = State::Absent;
+        // It is in the state, for `Keeper::failure`.
+        let _ = self.fail(&error, shared);
     }
 
     /// The store is of no use any more.

@@ -16,14 +16,23 @@ const OVERHEAD: usize = 64;
 pub(crate) struct Queue {
     /// QoS 0, and QoS 1 and 2, each with its place in the common order. They are apart so that neither
     /// to make room for a message nor to find one takes a search, whatever the broker sends.
-    fleeting: VecDeque<(u64, Queued)>,
-    kept: VecDeque<(u64, Queued)>,
-    next: u64,
+    fleeting: VecDeque<(Place, Queued)>,
+    kept: VecDeque<(Place, Queued)>,
+    next: Place,
     bytes: usize,
     bound: usize,
     overflow: Overflow,
     acknowledge: Acknowledge,
     dropped: u64,
+}
+
+/// Where a message stands in its queue.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    number: u64,
+    /// The last receipt up to here. Not every message has one: its own would leave gaps in which a search does
+    /// not know where to go on.
+    receipt: Option<Receipt>,
 }
 
 /// The reading end of a subscription: whether messages still come, and who waits for one or for the end.
@@ -67,7 +76,7 @@ impl Queue {
         Self {
             fleeting: VecDeque::new(),
             kept: VecDeque::new(),
-            next: 0,
+            next: Place::default(),
             bytes: 0,
             bound,
             overflow,
@@ -106,8 +115,9 @@ impl Queue {
             out.push(old);
         }
         self.bytes += size;
+        self.next.receipt = queued.receipt.or(self.next.receipt);
         let place = self.next;
-        self.next += 1;
+        self.next.number += 1;
         let messages = if is_fleeting {
             &mut self.fleeting
         } else {
@@ -129,21 +139,38 @@ impl Queue {
 
     fn take_oldest(&mut self) -> Option<Queued> {
         let oldest = match (self.fleeting.front(), self.kept.front()) {
-            (Some((fleeting, _)), Some((kept, _))) if fleeting < kept => &mut self.fleeting,
+            (Some((fleeting, _)), Some((kept, _))) if fleeting.number < kept.number => {
+                &mut self.fleeting
+            }
             (Some(_), None) => &mut self.fleeting,
             (_, Some(_)) | (None, None) => &mut self.kept,
         };
         oldest.pop_front().map(|(_, queued)| queued)
     }
 
-    /// The message with this receipt. Receipts are queued in the order in which they were made; a queue has
-    /// all of them or none, but for what an earlier process had left, which comes first.
+    /// The message with this receipt. Receipts are queued in the order in which they were made, perhaps with
+    /// messages between them that have none: what is in the store already.
     pub(crate) fn find(&mut self, receipt: Receipt) -> Option<&mut Queued> {
+        let is_before = |last: Option<Receipt>| last.is_none_or(|last| last.is_before(receipt));
         let index = self
             .kept
-            .partition_point(|(_, queued)| queued.receipt.is_none_or(|own| own.is_before(receipt)));
+            .partition_point(|(place, _)| is_before(place.receipt));
         let (_, queued) = self.kept.get_mut(index)?;
         (queued.receipt == Some(receipt)).then_some(queued)
+    }
+
+    /// Takes out those of QoS 1 and 2 that are `wanted`.
+    pub(crate) fn take_out(&mut self, wanted: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        let mut out = Vec::new();
+        for (place, queued) in std::mem::take(&mut self.kept) {
+            if wanted(&queued) {
+                self.bytes -= size(&queued.message);
+                out.push(queued);
+            } else {
+                self.kept.push_back((place, queued));
+            }
+        }
+        out
     }
 
     /// How many messages wait.
@@ -153,7 +180,7 @@ impl Queue {
 }
 
 impl Reading {
-    /// No message will come any more. What is queued can still be read.
+    /// No message will come any more. What is left in the queue can still be read.
     pub(crate) fn end(&mut self, error: Option<Error>) -> Option<Waker> {
         if let State::Open = self.state {
             self.state = State::Ended(error);

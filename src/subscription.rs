@@ -177,7 +177,10 @@ impl Subscription {
     }
 
     /// Waits for the next message; none when the subscription has ended: unsubscribed, refused, or the
-    /// client closed. [`Subscription::error`] then says why.
+    /// client closed. [`Subscription::error`] then says why. What was queued at the end still comes first; but
+    /// when a client with a store closes, what the next process gets is left to that: see [`Options::store`].
+    ///
+    /// [`Options::store`]: crate::Options::store
     ///
     /// With [`Acknowledge::OnTake`] this is the moment at which the message is acknowledged. The stream
     /// of an inline handler yields nothing.

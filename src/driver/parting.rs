@@ -69,15 +69,15 @@ impl Driver {
 
     /// What the user wants when there is no connection.
     pub(super) async fn interrupted(&mut self) -> Next {
-        if let Some(error) = self.keeper.failure() {
-            return Next::End(Err(error));
-        }
         let shared = self.guard.0.clone();
         if shared
             .with(|state| state.check_open(Doing::Connected))
             .is_err()
         {
             self.keep_the_rest().await;
+        }
+        if let Some(error) = self.keeper.failure() {
+            return Next::End(Err(error));
         }
         let (result, waits) = shared.with(|state| match &state.wanted {
             Wanted::Connection => (None, Vec::new()),
@@ -110,7 +110,8 @@ impl Driver {
         Next::End(Ok(()))
     }
 
-    /// What the last messages changed goes into the store, before anyone hears that this is the end.
+    /// What the last messages changed goes into the store, before anyone hears that this is the end. A store
+    /// that is not done in time has failed.
     pub(super) async fn keep_the_rest(&mut self) {
         let shared = self.guard.0.clone();
         let clock = Rc::clone(&self.options.clock);
@@ -122,8 +123,13 @@ impl Driver {
                 shared.with(|state| state.protocol.pump(now));
                 match self.keeper.poll(&shared, cx) {
                     Ok(true) => continue,
-                    Ok(false) if !self.keeper.is_done() && end.is_none_or(|end| now < end) => {}
-                    Ok(false) | Err(_) => return Poll::Ready(()),
+                    Ok(false) if self.keeper.is_done() => return Poll::Ready(()),
+                    Ok(false) if end.is_none_or(|end| now < end) => {}
+                    Ok(false) => {
+                        self.keeper.give_up(LAST_BATCH, &shared);
+                        return Poll::Ready(());
+                    }
+                    Err(_) => return Poll::Ready(()),
                 }
                 if self.alarm.poll(&*clock, end, cx).is_pending() {
                     return Poll::Pending;

@@ -55,6 +55,9 @@ impl Options {
     ///   any byte of it leaves. With [`Wait::None`] it will be soon.
     /// - What is acknowledged on receipt, or because it was not taken in time, is on disk first, and comes
     ///   to the streams of the next process if the one before had not taken it.
+    /// - When the client ends, by `disconnect()` too, what its streams hold of QoS 1 and 2 is not yielded any
+    ///   more, but comes to the streams of the next process: nothing could record any more that it was taken.
+    ///   Read the streams before, if this process is to have it.
     /// - QoS 2 arrives once, with one exception that nothing can mend: a message that was taken by the
     ///   program just before the process was killed, and not yet recorded as taken, is taken again by
     ///   the next process.
@@ -71,7 +74,8 @@ impl Options {
     /// another one ends with a misuse. With [`Session::None`], or an expiry of 0, it is a misuse too.
     ///
     /// If the store fails, the driver ends with [`ErrorKind::Store`], and every wait for a message of QoS 1
-    /// or 2: nothing is acknowledged that is not kept. See [`Options::go_on_without_store`].
+    /// or 2: nothing is acknowledged that is not kept. So does a store that has not kept the last changes 5 s
+    /// after the client was to end; `disconnect()` then ends with `Closed`. See [`Options::go_on_without_store`].
     ///
     /// [`Session::Fresh`]: crate::Session::Fresh
     /// [`Session::Resume`]: crate::Session::Resume

@@ -128,6 +128,14 @@ impl Protocol {
         }
     }
 
+    /// Whether the next process gets this message from the broker, because that goes on with the session and
+    /// was not told that it is taken.
+    pub fn comes_again(&self, receipt: Receipt) -> bool {
+        let journal = self.out.journal.as_ref();
+        journal.is_some_and(|journal| journal.goes_on())
+            && self.session.publish_in.is_unanswered(receipt)
+    }
+
     /// Those who hold an overdue message have it in the store now, so that it may be acknowledged. Does
     /// nothing without a store: it was.
     pub fn late(&mut self, receipt: Receipt) {

@@ -259,6 +259,11 @@ impl Journal {
         }
     }
 
+    /// Whether the next process goes on with the session.
+    pub(super) fn goes_on(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.ours)
+    }
+
     /// The store says this of the session.
     pub(super) fn restore_identity(&mut self, identity: Identity) {
         self.place.clone_from(&identity.place);

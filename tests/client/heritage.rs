@@ -1,7 +1,10 @@
 //! What an earlier process had acknowledged and not taken comes to the streams of the next ones, once.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use coracle::testkit::{MemoryStore, Peer, World};
-use coracle::{Acknowledge, Filters, Qos, Subscription, Version, Wait};
+use coracle::{Acknowledge, ErrorKind, Filters, Overflow, Qos, Subscription, Version, Wait};
 
 use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
 
@@ -86,6 +89,52 @@ fn each_subscriber_of_one_life_gets_what_was_inherited() {
         setup.world.run_until_idle();
         assert!(second.try_next().is_some());
         assert!(first.try_next().is_none());
+    });
+}
+
+#[test]
+fn a_handler_that_comes_after_other_messages_gets_what_was_inherited() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        peer.send(b"\x30\x05\x00\x01u\x00y");
+        setup.world.run_until_idle();
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hearing = Rc::clone(&heard);
+        let handler = move |incoming: &coracle::Incoming<'_>| {
+            hearing.borrow_mut().push(incoming.payload().to_vec());
+        };
+        let filters = Filters::new("t", Qos::ExactlyOnce);
+        let _handle = now(setup.client.subscribe_inline(filters, handler, Wait::None));
+        // This one comes in the turn in which it would be called.
+        peer.send(b"\x30\x05\x00\x01u\x00z");
+        setup.world.run_until_idle();
+        assert_eq!(*heard.borrow(), [b"x"]);
+    });
+}
+
+#[test]
+fn a_stream_that_what_was_inherited_overflows_is_subscribed_to_before_it_is_unsubscribed() {
+    let memory = MemoryStore::new();
+    live(&memory, CONNACK, |setup, peer| {
+        let _stream = subscribe(setup, "t");
+        peer.received();
+        peer.send(b"\x32\x07\x00\x01t\x00\x01\x00x");
+        peer.send(b"\x32\x07\x00\x01t\x00\x02\x00y");
+        peer.expect(b"\x40\x02\x00\x01\x40\x02\x00\x02");
+    });
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        setup.world.run_until_idle();
+        let filters = Filters::new("t", Qos::AtLeastOnce)
+            .overflow(Overflow::End)
+            .stream_bytes(100);
+        let stream = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+        let error = stream.error().expect("the second does not fit");
+        assert!(matches!(error.kind(), ErrorKind::Overflow), "{error}");
+        // Else the broker would have it for ever, with nobody to unsubscribe it.
+        let subscribe = b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x01";
+        let unsubscribe = b"\xa2\x06\x00\x02\x00\x00\x01t";
+        peer.expect(&[&subscribe[..], unsubscribe].concat());
     });
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use coracle::testkit::{MemoryStore, Peer, World};
 use coracle::{
-    Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Qos, Sent, Session,
-    StoreError, StoreErrorKind, Subscription, Version, Wait,
+    Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason,
+    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait, Waiting,
 };
 
 use crate::{CONNACK, CONNACK_3, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
@@ -205,6 +205,36 @@ fn a_payload_is_on_disk_before_it_is_acknowledged_on_receipt() {
 }
 
 #[test]
+fn a_message_that_one_takes_and_another_does_not_is_on_disk_before_it_is_acknowledged_late() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let filters = Filters::new("t/#", Qos::AtLeastOnce).acknowledge(Acknowledge::OnReceipt);
+    let untaken = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+    let mut taken =
+        now(setup.client.subscribe("t/x", Qos::AtLeastOnce, Wait::None)).expect("accepted");
+    peer.received();
+    // The second one is for the stream alone that acknowledges on receipt.
+    peer.send(b"\x32\x09\x00\x03t/x\x00\x01\x00x");
+    peer.send(b"\x32\x09\x00\x03t/a\x00\x02\x00a");
+    assert!(setup.wait(taken.next()).is_some());
+    peer.expect_nothing();
+    setup.world.advance(5 * SECOND);
+    peer.expect(b"\x40\x02\x00\x01\x40\x02\x00\x02");
+    assert_eq!(untaken.len(), 2);
+    drop(setup);
+
+    let (setup, _peer) = live(&store, CONNACK_PRESENT);
+    let mut stream =
+        now(setup.client.subscribe("t/#", Qos::AtLeastOnce, Wait::None)).expect("accepted");
+    let mut topics = Vec::new();
+    while let Some(message) = stream.try_next() {
+        topics.push(message.topic().to_owned());
+    }
+    topics.sort();
+    assert_eq!(topics, ["t/a", "t/x"]);
+}
+
+#[test]
 fn a_handler_is_called_with_what_an_earlier_process_had_acknowledged() {
     let store = MemoryStore::new();
     let (setup, mut peer) = live(&store, CONNACK);
@@ -289,6 +319,70 @@ fn disconnect_waits_for_the_last_batch_and_does_not_end_the_session() {
     assert_eq!(store.records().len(), 1, "the session alone");
 }
 
+/// Its end has no record any more of what is taken, so the next one would get it again [MQTT-4.3.3-10].
+#[test]
+fn what_is_untaken_when_the_client_ends_comes_to_the_next_process_alone() {
+    for (acknowledge, qos) in [
+        (Acknowledge::OnTake, 4),
+        (Acknowledge::OnTake, 2),
+        (Acknowledge::OnReceipt, 4),
+        (Acknowledge::OnReceipt, 2),
+        (Acknowledge::ByHand, 4),
+    ] {
+        let store = MemoryStore::new();
+        let (setup, mut peer) = live(&store, CONNACK);
+        let mut stream = subscribe(&setup, acknowledge);
+        peer.received();
+        peer.send(b"\x90\x04\x00\x01\x00\x02");
+        let publish = [&[0x30 | qos], &PUBLISH[1..]].concat();
+        peer.send(&publish);
+        peer.send(b"\x30\x05\x00\x01t\x00z");
+        setup.world.run_until_idle();
+        assert_eq!(stream.len(), 2);
+        let acknowledged = !peer.received().is_empty();
+        setup.wait(setup.client.disconnect()).expect("it ends well");
+        let left = now(stream.next()).expect("QoS 0 does not come again");
+        assert_eq!(left.payload(), b"z", "{acknowledge:?} {qos}");
+        assert!(now(stream.next()).is_none(), "{acknowledge:?} {qos}");
+        drop((stream, setup));
+
+        let (setup, mut peer) = live(&store, CONNACK_PRESENT);
+        let mut stream = subscribe(&setup, Acknowledge::OnTake);
+        setup.world.run_until_idle();
+        if !acknowledged {
+            peer.send(&[&[0x38 | qos], &PUBLISH[1..]].concat());
+            setup.world.run_until_idle();
+        }
+        let message = now(stream.next()).expect("it was not taken");
+        assert_eq!(message.payload(), b"x");
+        assert!(stream.try_next().is_none(), "{acknowledge:?} {qos}");
+    }
+}
+
+#[test]
+fn what_comes_to_no_other_process_can_be_read_after_the_end() {
+    // The session is gone, and with it what the broker would have sent again.
+    let (store, lost) = (MemoryStore::new(), "lost by the broker");
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.send(PUBLISH);
+    setup.world.run_until_idle();
+    peer.close();
+    let _peer = setup.greet_later(CONNACK);
+    setup.wait(setup.client.disconnect()).expect("it ends well");
+    assert!(now(stream.next()).is_some(), "{lost}");
+
+    let (store, ended) = (MemoryStore::new(), "ended by the client");
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnTake);
+    peer.send(PUBLISH);
+    setup.world.run_until_idle();
+    let farewell = Properties::new().session_expiry_interval(0);
+    let leaving = setup.client.disconnect_with(Reason::SUCCESS, farewell);
+    setup.wait(leaving).expect("it ends well");
+    assert!(now(stream.next()).is_some(), "{ended}");
+}
+
 #[test]
 fn what_is_unfinished_when_the_client_ends_may_still_be_sent() {
     let store = MemoryStore::new();
@@ -353,6 +447,80 @@ fn a_store_that_fails_while_there_is_no_connection_ends_the_driver_too() {
     assert!(matches!(error.kind(), ErrorKind::Store(_)), "{error}");
 }
 
+/// A client that has lost its connection and leaves while its last batch is on the way.
+fn leave_with_a_batch_on_its_way(
+    store: &MemoryStore,
+    set: fn(Options) -> Options,
+) -> (Setup, Waiting) {
+    let (setup, mut peer) = live_with(store, CONNACK, set);
+    peer.reset();
+    setup.world.run_until_idle();
+    store.hold();
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    let mut leaving = setup.client.disconnect();
+    setup.world.advance(Duration::from_millis(4999));
+    assert!(poll(&mut leaving).is_none(), "the batch is on its way");
+    (setup, leaving)
+}
+
+#[test]
+fn a_store_that_fails_with_the_last_batch_is_told_by_disconnect_and_by_the_driver() {
+    let store = MemoryStore::new();
+    let (setup, leaving) = leave_with_a_batch_on_its_way(&store, |options| options);
+    store.fail(full());
+    let error = failure(setup.wait(leaving));
+    assert_eq!(
+        error.to_string(),
+        "disconnect: the client is closed; before that, store: writing /x: no space left"
+    );
+    let error = failure(setup.world.block_on(setup.driver));
+    assert_eq!(error.to_string(), "store: writing /x: no space left");
+}
+
+#[test]
+fn a_store_that_takes_too_long_for_the_last_batch_has_failed() {
+    let store = MemoryStore::new();
+    let (mut setup, leaving) = leave_with_a_batch_on_its_way(&store, |options| options);
+    setup.world.advance(Duration::from_millis(1));
+    let error = failure(now(leaving));
+    assert_eq!(
+        error.to_string(),
+        "disconnect: the client is closed; before that, store: the last changes are not on disk after 5s"
+    );
+    let events = setup.events();
+    assert!(
+        matches!(events.last(), Some(Event::StoreFailed { .. })),
+        "{events:?}"
+    );
+    let error = failure(setup.world.block_on(setup.driver));
+    assert!(matches!(error.kind(), ErrorKind::Store(_)), "{error}");
+}
+
+#[test]
+fn one_that_goes_on_without_its_store_ends_without_it_too() {
+    for hangs in [false, true] {
+        let store = MemoryStore::new();
+        let (mut setup, leaving) =
+            leave_with_a_batch_on_its_way(&store, |options| options.go_on_without_store(true));
+        if hangs {
+            setup.world.advance(Duration::from_millis(1));
+        } else {
+            store.fail(full());
+        }
+        let error = failure(setup.wait(leaving));
+        assert!(
+            matches!(error.kind(), ErrorKind::Unacknowledged(1)),
+            "{error}"
+        );
+        let events = setup.events();
+        assert!(
+            matches!(events.last(), Some(Event::StoreFailed { .. })),
+            "{events:?}"
+        );
+        assert!(setup.world.block_on(setup.driver).is_ok());
+    }
+}
+
 #[test]
 fn a_store_that_cannot_be_read_ends_the_driver_before_it_connects() {
     let store = MemoryStore::new();
@@ -414,7 +582,7 @@ fn a_message_that_is_published_with_everything_keeps_it() {
     let message = Message::new("t", "x")
         .qos(Qos::ExactlyOnce)
         .retain(true)
-        .properties(coracle::Properties::new().user_property("k", "v"));
+        .properties(Properties::new().user_property("k", "v"));
     drop(setup.client.publish_message(message, Wait::None));
     setup.world.run_until_idle();
     drop(setup);

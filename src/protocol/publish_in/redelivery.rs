@@ -60,6 +60,11 @@ impl PublishIn {
         self.adrift.clear();
     }
 
+    /// Whether the broker may send this message again.
+    pub(in crate::protocol) fn is_unanswered(&self, receipt: Receipt) -> bool {
+        self.debt(receipt).is_some()
+    }
+
     /// The store has this QoS 2 identifier. The broker may have lost the session without our knowing, so
     /// what comes under it without DUP is another message.
     pub(in crate::protocol) fn restore(&mut self, id: PacketId) {
