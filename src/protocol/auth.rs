@@ -269,13 +269,10 @@ impl Authentication {
         };
         let sent = step.and_then(|step| {
             let said = step.to_auth(&self.method)?;
-            let bare = step.bare(&self.method);
-            let [said, bare] = [&said, &bare].map(|properties| {
-                let properties = properties.list();
-                Packet::Auth(Auth { reason, properties })
-            });
+            let mut send =
+                |properties: PropertyList<'_>| out.send(&Packet::Auth(Auth { reason, properties }));
             // Words are no reason to fail [MQTT-3.15.2-2, -3].
-            out.send(&said).or_else(|_| out.send(&bare))
+            send(said.list()).or_else(|_| send(said.without_words().list()))
         });
         match sent {
             Ok(()) => {

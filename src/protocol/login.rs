@@ -58,22 +58,12 @@ impl AuthStep {
         Ok(properties)
     }
 
-    /// The method and the data of this step, and nothing that an AUTH can do without.
-    pub(super) fn bare(&self, method: &str) -> Properties {
-        self.credential(Properties::new(), method)
-    }
-
-    fn credential(&self, properties: Properties, method: &str) -> Properties {
-        let properties = properties.authentication_method(method);
-        match &self.data {
-            Some(data) => properties.authentication_data(data),
-            None => properties,
-        }
-    }
-
     /// `properties` with the method and what CONNECT may say of this step.
     fn add_to(&self, properties: Properties, method: &str) -> Result<Properties, Error> {
-        let mut properties = self.credential(properties, method);
+        let mut properties = properties.authentication_method(method);
+        if let Some(data) = &self.data {
+            properties = properties.authentication_data(data);
+        }
         self.user_properties.check().map_err(Error::property)?;
         for (name, value) in self.user_properties.list().user_properties() {
             properties = properties.user_property(name, value);
