@@ -154,7 +154,8 @@ impl PublishQos0 {
     pub(super) fn expire(&mut self, now: Instant, out: &mut Outbox) -> Option<Instant> {
         let expired = |entry: &Entry| entry.expires.left(now).is_none();
         self.take_out(expired, |entry| {
-            end_with(entry.wait, ErrorKind::Expired, out);
+            let error = Error::new(ErrorKind::Expired, Doing::Publishing);
+            end(entry.wait, error, out);
         });
         self.queue
             .iter()
@@ -250,8 +251,7 @@ impl PublishQos0 {
         match (sent, entry.wait) {
             (Ok(()), Some(token)) => out.when_flushed(OnFlush::Wait { token, from }),
             (Ok(()), None) => {}
-            (Err(error), Some(token)) => out.done(token, Err(error)),
-            (Err(error), None) => out.effect(Effect::Unpublished(None, error)),
+            (Err(error), wait) => end(wait, error, out),
         }
         self.topic_start += entry.topic;
         self.start += used;
@@ -262,10 +262,7 @@ impl PublishQos0 {
     /// event says so.
     pub(super) fn fail(&mut self, error: &Error, out: &mut Outbox) {
         for entry in std::mem::take(self).queue {
-            match entry.wait {
-                Some(token) => out.done(token, Err(error.clone())),
-                None => out.effect(Effect::Unpublished(None, error.clone())),
-            }
+            end(entry.wait, error.clone(), out);
         }
     }
 
@@ -307,9 +304,8 @@ impl PublishQos0 {
     }
 }
 
-/// A message ends with an error of this kind: its wait, or if nobody waits, an event says so.
-fn end_with(wait: Option<Token>, kind: ErrorKind, out: &mut Outbox) {
-    let error = Error::new(kind, Doing::Publishing);
+/// A message ends with an error: its wait is told, or if nobody waits, an event says so.
+fn end(wait: Option<Token>, error: Error, out: &mut Outbox) {
     match wait {
         Some(token) => out.done(token, Err(error)),
         None => out.effect(Effect::Unpublished(None, error)),

@@ -84,6 +84,10 @@ impl Request {
     fn takes(&self, identifier: Identifier) -> bool {
         self.identifier == identifier && self.filters.len() < BATCH
     }
+
+    fn names(&self, filter: &str) -> bool {
+        self.filters.iter().any(|(name, _)| **name == *filter)
+    }
 }
 
 #[derive(Debug)]
@@ -201,8 +205,7 @@ impl Subscribing {
         let flights = self.flights.iter().map(|(_, flight)| &flight.request);
         let asked = self.queue.iter().chain(flights);
         let mut asked = asked.filter(|request| request.call.is_some());
-        self.active.contains_key(filter)
-            || asked.any(|request| request.filters.iter().any(|(name, _)| **name == *filter))
+        self.active.contains_key(filter) || asked.any(|request| request.names(filter))
     }
 
     /// The broker does not have `filter`, unless it is asked for again.

@@ -20,8 +20,7 @@ impl Subscribing {
     /// dealt with every SUBSCRIBE before it: sent again, that would undo the later one, or lower its QoS.
     pub(in crate::protocol) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
         for (_, flight) in &mut self.flights {
-            let mut filters = flight.request.filters.iter();
-            if flight.request.order < order && filters.any(|(name, _)| name == filter) {
+            if flight.request.order < order && flight.request.names(filter) {
                 flight.overtaken.push(Rc::clone(filter));
             }
         }
