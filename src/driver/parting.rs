@@ -35,13 +35,11 @@ impl Driver {
             };
             // Properties too large for this broker are no reason to stay. Words go first: they alone may be
             // left out [MQTT-3.14.2-3, -4]. What is left may still be nine bytes.
-            let protocol = &mut state.protocol;
-            if protocol.disconnect(reason, properties.list()).is_err()
-                && protocol
-                    .disconnect(reason, properties.without_words().list())
-                    .is_err()
-            {
-                let _ = protocol.disconnect(reason, PropertyList::EMPTY);
+            let few = properties.clone().without_words();
+            for properties in [properties.list(), few.list(), PropertyList::EMPTY] {
+                if state.protocol.disconnect(reason, properties).is_ok() {
+                    break;
+                }
             }
         });
         self.goodbye(connection).await;
