@@ -20,6 +20,7 @@ mod file;
 #[cfg(feature = "store")]
 mod thread;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -165,6 +166,20 @@ impl Batch {
             }
             None => Change::Remove(entry.key),
         })
+    }
+
+    /// Makes the changes in a table: for a store that has its records in memory.
+    pub fn apply_to(&self, table: &mut BTreeMap<u64, Vec<u8>>) {
+        for change in self.iter() {
+            match change {
+                Change::Put(key, value) => {
+                    table.insert(key, value.to_vec());
+                }
+                Change::Remove(key) => {
+                    table.remove(&key);
+                }
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::store::{Batch, Change, Record, Store, StoreError};
+use crate::store::{Batch, Record, Store, StoreError};
 
 /// A [`Store`] in memory: a cheap clone, so that a test keeps it when the client ends, and gives it to the
 /// next one.
@@ -126,16 +126,7 @@ impl Memory {
         let Some(batch) = self.under_way.take() else {
             return false;
         };
-        for change in batch.iter() {
-            match change {
-                Change::Put(key, value) => {
-                    self.records.insert(key, value.to_vec());
-                }
-                Change::Remove(key) => {
-                    self.records.remove(&key);
-                }
-            }
-        }
+        batch.apply_to(&mut self.records);
         true
     }
 }

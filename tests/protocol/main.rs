@@ -30,8 +30,8 @@ use coracle::protocol::{
     Receipt, Step, Subscription, Token, Wish,
 };
 use coracle::{
-    Batch, Change, Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Record, Sent,
-    Version, Wait,
+    Batch, Error, ErrorKind, Message, Properties, PropertyList, Qos, Reason, Record, Sent, Version,
+    Wait,
 };
 
 /// Where every script's clock starts. An `Instant` can only be had from the system; from here on all
@@ -162,16 +162,7 @@ impl Disk {
         let Some(batch) = self.under_way.take() else {
             return false;
         };
-        for change in batch.iter() {
-            match change {
-                Change::Put(key, value) => {
-                    self.records.insert(key, value.to_vec());
-                }
-                Change::Remove(key) => {
-                    self.records.remove(&key);
-                }
-            }
-        }
+        batch.apply_to(&mut self.records);
         true
     }
 }

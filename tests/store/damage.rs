@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::device::Device;
 use crate::ground::Scratch;
-use crate::table::{Table, apply, batch, commit, load, read};
+use crate::table::{Table, batch, commit, load, read};
 
 /// A store that was closed or killed.
 struct Left {
@@ -31,7 +31,7 @@ fn stores() -> [Left; 2] {
     for _ in 0..30 {
         before.clone_from(&table);
         let batch = batch(&mut rng);
-        apply(&mut table, &batch);
+        batch.apply_to(&mut table);
         commit(&mut store, batch).expect("on disk");
     }
     let killed = Left {

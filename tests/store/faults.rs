@@ -10,7 +10,7 @@ use fastrand::Rng;
 use crate::device::{Device, Trouble};
 use crate::ground::Scratch;
 use crate::process::{Process, part};
-use crate::table::{Table, apply, batch, commit, load, read};
+use crate::table::{Table, batch, commit, load, read};
 
 /// Commits until it fails. Returns what was said to be on disk, what it is with the batch that failed, and why.
 fn fill(store: &mut FileStore, seed: u64) -> (Table, Table, coracle::StoreError) {
@@ -20,7 +20,7 @@ fn fill(store: &mut FileStore, seed: u64) -> (Table, Table, coracle::StoreError)
         let mut batch = Batch::new();
         batch.put(key, &vec![rng.u8(..); rng.usize(0..4_000)]);
         let mut next = promised.clone();
-        apply(&mut next, &batch);
+        batch.apply_to(&mut next);
         match commit(store, batch) {
             Ok(()) => promised = next,
             Err(error) => return (promised, next, error),
@@ -85,7 +85,7 @@ fn a_disk_that_breaks_at_any_step_is_told_and_keeps_what_was_promised() {
             Ok(mut store) => {
                 for _ in 0..12 {
                     let batch = batch(&mut rng);
-                    apply(&mut next, &batch);
+                    batch.apply_to(&mut next);
                     match commit(&mut store, batch) {
                         Ok(()) => promised.clone_from(&next),
                         Err(error) => {

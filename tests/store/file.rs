@@ -11,7 +11,7 @@ use smol::{Timer, future};
 
 use crate::device::Device;
 use crate::ground::Scratch;
-use crate::table::{Table, apply, batch, commit, load, read};
+use crate::table::{Table, batch, commit, load, read};
 
 #[test]
 fn what_was_put_is_there_again() {
@@ -56,7 +56,7 @@ fn ten_thousand_batches_are_there_again() {
     let mut store = FileStore::on_device(device.clone()).expect("a new store");
     for nth in 0..10_000 {
         let batch = batch(&mut rng);
-        apply(&mut table, &batch);
+        batch.apply_to(&mut table);
         commit(&mut store, batch).expect("on disk");
         if nth % 2_500 == 0 {
             drop(store);
@@ -84,7 +84,7 @@ fn a_thousand_batches_in_a_file_are_there_again() {
         assert_eq!(load(&mut store).expect("readable"), table, "round {round}");
         for _ in 0..100 {
             let batch = batch(&mut rng);
-            apply(&mut table, &batch);
+            batch.apply_to(&mut table);
             commit(&mut store, batch).expect("on disk");
         }
     }
@@ -101,7 +101,7 @@ fn a_batch_is_on_disk_when_the_store_says_so() {
     let mut store = FileStore::open(&path).expect("a new file");
     for nth in 0..200 {
         let batch = batch(&mut rng);
-        apply(&mut table, &batch);
+        batch.apply_to(&mut table);
         commit(&mut store, batch).expect("on disk");
         // Nothing is on its way now, so this is what a process that was killed here leaves.
         fs::copy(&path, &copy).expect("a copy");
@@ -133,7 +133,7 @@ fn large_values_pass_through_the_small_cache() {
     for key in 0..4 {
         let mut batch = Batch::new();
         batch.put(key, &vec![key as u8; 3 << 20]);
-        apply(&mut table, &batch);
+        batch.apply_to(&mut table);
         commit(&mut store, batch).expect("on disk");
     }
     drop(store);

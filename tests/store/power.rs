@@ -5,7 +5,7 @@ use coracle::FileStore;
 use fastrand::Rng;
 
 use crate::device::{Device, Tape};
-use crate::table::{Table, apply, batch, commit, load};
+use crate::table::{Table, batch, commit, load};
 
 /// A store that was used: what happened to its disk, and which state it was in before which step.
 struct Life {
@@ -32,7 +32,7 @@ impl Life {
             if nth == batches / 2 {
                 batch.remove(100);
             }
-            apply(&mut table, &batch);
+            batch.apply_to(&mut table);
             let handed = device.steps();
             commit(&mut store, batch).expect("on disk");
             states.push(table.clone());

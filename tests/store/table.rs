@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::path::Path;
 
-use coracle::{Batch, Change, FileStore, Store, StoreError, block_on};
+use coracle::{Batch, FileStore, Store, StoreError, block_on};
 use fastrand::Rng;
 
 /// What is in a store.
@@ -33,20 +33,6 @@ pub(crate) fn load(store: &mut FileStore) -> Result<Table, StoreError> {
 /// The same of a file.
 pub(crate) fn read(path: &Path) -> Result<Table, StoreError> {
     load(&mut FileStore::open(path)?)
-}
-
-/// What the table is after this batch.
-pub(crate) fn apply(table: &mut Table, batch: &Batch) {
-    for change in batch.iter() {
-        match change {
-            Change::Put(key, value) => {
-                table.insert(key, value.to_vec());
-            }
-            Change::Remove(key) => {
-                table.remove(&key);
-            }
-        }
-    }
 }
 
 /// A batch as a client under load makes them: messages come, a little later they go.

@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use crate::ground::Scratch;
 use crate::process::{Process, part, say};
-use crate::table::{Table, apply, batch, commit, load};
+use crate::table::{Table, batch, commit, load};
 
 /// Holds the number of the last batch.
 const NUMBER: u64 = 1_000;
@@ -36,7 +36,7 @@ pub(crate) fn seed() -> u64 {
 fn after(count: u64) -> Table {
     let mut table = Table::new();
     for nth in 1..=count {
-        apply(&mut table, &batch(&mut Rng::with_seed(nth)));
+        batch(&mut Rng::with_seed(nth)).apply_to(&mut table);
     }
     if count > 0 {
         table.insert(NUMBER, count.to_be_bytes().to_vec());
