@@ -8,9 +8,13 @@
 //! `conformance.csv` has one row for each: `version,id,test,note`. A test is `file::function`; where two are
 //! needed, for the two directions or for what is sent and what is answered, a space stands between them.
 
+mod catalogue;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+use catalogue::{Sources, fields, repository, table, tests_of};
 
 /// What a client has to do with a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,53 +36,6 @@ const COUNTS: [(&str, Binds, usize); 4] = [
 /// A statement: its version and its number.
 type Statement = (String, String);
 
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn text(path: &str) -> String {
-    match fs::read_to_string(repository().join(path)) {
-        Ok(text) => text,
-        Err(error) => panic!("{path}: {error}"),
-    }
-}
-
-/// The fields of a line of a CSV file. A field with a comma stands in quotation marks, doubled inside.
-fn fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = line.chars().peekable();
-    while let Some(character) = characters.next() {
-        let field = fields.last_mut().expect("there is one from the beginning");
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => field.push(other),
-        }
-    }
-    assert!(!quoted, "a quotation mark is missing: {line}");
-    fields
-}
-
-/// The lines below the head of a CSV file.
-fn table(path: &str, head: &str) -> Vec<Vec<String>> {
-    let text = text(path);
-    let mut lines = text.lines();
-    assert_eq!(lines.next(), Some(head), "{path}");
-    let count = head.split(',').count();
-    lines
-        .map(|line| {
-            let fields = fields(line);
-            assert_eq!(fields.len(), count, "{path}: {line}");
-            fields
-        })
-        .collect()
-}
-
 fn statements() -> BTreeMap<Statement, Binds> {
     let mut statements = BTreeMap::new();
     for line in table("tests/conformance/statements.csv", "version,id,binds") {
@@ -92,55 +49,6 @@ fn statements() -> BTreeMap<Statement, Binds> {
         assert_eq!(before, None, "{line:?} stands twice");
     }
     statements
-}
-
-/// The functions of a file that run as tests: with `#[test]` and without `#[ignore]` above them.
-fn tests_of(source: &str) -> BTreeSet<&str> {
-    let mut tests = BTreeSet::new();
-    let mut above: Vec<&str> = Vec::new();
-    for line in source.lines().map(str::trim) {
-        if line.starts_with("#[") || line.starts_with("//") {
-            above.push(line);
-            continue;
-        }
-        let is_test = above.iter().any(|line| line.starts_with("#[test]"));
-        let is_ignored = above
-            .iter()
-            .any(|line| line.starts_with("#[") && line.contains("ignore"));
-        let name = line
-            .strip_prefix("fn ")
-            .and_then(|rest| rest.split_once('('))
-            .map(|(name, _)| name);
-        if let Some(name) = name
-            && is_test
-            && !is_ignored
-        {
-            tests.insert(name);
-        }
-        above.clear();
-    }
-    tests
-}
-
-/// Whether cargo builds this file: it is the root of a test program or a module that the root names; in `src/`
-/// it has a module of tests.
-fn is_built(file: &str) -> bool {
-    if file.starts_with("src/") {
-        return text(file).contains("#[cfg(test)]");
-    }
-    let path = Path::new(file);
-    let folder = path.parent().and_then(Path::to_str);
-    let stem = path.file_stem().and_then(|stem| stem.to_str());
-    match (folder, stem) {
-        (Some("tests"), Some(_)) | (Some(_), Some("main")) => true,
-        (Some(folder), Some(stem)) => {
-            let module = format!("mod {stem};");
-            text(&format!("{folder}/main.rs"))
-                .lines()
-                .any(|line| line.trim() == module)
-        }
-        (_, _) => false,
-    }
 }
 
 /// Whether `name` is defined in the library: a type, a function, a constant or a variant.
@@ -181,7 +89,7 @@ fn every_statement_has_a_test_or_a_reason() {
 
     let mut library = String::new();
     read_all(&repository().join("src"), &mut library);
-    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut sources = Sources::default();
     let mut missing: BTreeSet<_> = statements.keys().collect();
     let mut faults = Vec::new();
     let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
@@ -196,20 +104,8 @@ fn every_statement_has_a_test_or_a_reason() {
             fault("there is no such statement, or it has a row already".into());
         }
         for test in tests.split_whitespace() {
-            let Some((file, function)) = test.split_once("::") else {
-                fault(format!("{test} is not file::function"));
-                continue;
-            };
-            if !repository().join(file).is_file() {
-                fault(format!("there is no file {file}"));
-                continue;
-            }
-            let source = known.entry(file.into()).or_insert_with(|| text(file));
-            if !is_built(file) {
-                fault(format!("{file} is in no test program"));
-            }
-            if !tests_of(source).contains(function) {
-                fault(format!("{file} has no test {function} that runs"));
+            if let Err(why) = sources.find_test(test) {
+                fault(why);
             }
         }
         let counts = counts.entry(version).or_default();

@@ -1,5 +1,8 @@
 //! The fuzz targets in `fuzz/`, for a short while: their seeds, and random inputs that are the same each time.
 
+#[expect(dead_code, reason = "seeds are no tests")]
+#[path = "../catalogue/mod.rs"]
+mod catalogue;
 mod steps;
 
 use std::collections::BTreeSet;
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
+use catalogue::table;
 use steps::Step;
 
 fn seeds() -> PathBuf {
@@ -71,16 +75,14 @@ fn at_random(name: &str, runs: usize) {
 
 #[test]
 fn every_seed_has_a_note_and_every_note_a_seed() {
-    let notes = fs::read_to_string(seeds().join("NOTES.csv")).expect("it can be read");
-    let mut lines = notes.lines();
-    assert_eq!(lines.next(), Some("target,seed,note"));
     let mut noted = BTreeSet::new();
-    for line in lines {
-        let mut fields = line.splitn(3, ',');
-        let mut field = || fields.next().expect(line).to_owned();
-        let (seed, note) = ((field(), field()), field());
-        assert!(!note.is_empty(), "{line}");
-        assert!(noted.insert(seed), "twice: {line}");
+    for line in table("fuzz/seeds/NOTES.csv", "target,seed,note") {
+        let [target, seed, note] = &line[..] else {
+            panic!("{line:?} has three fields");
+        };
+        assert!(!note.is_empty(), "{line:?}");
+        let seed = (target.clone(), seed.clone());
+        assert!(noted.insert(seed), "twice: {line:?}");
     }
     assert_eq!(noted, seeds_there_are());
 }
