@@ -316,7 +316,7 @@ impl Opening {
         let continuity = match (handshake.purpose, handshake.stored) {
             (Purpose::Wipe, _) => {
                 self.stored = Stored::Wiped;
-                leave(out);
+                leave(PropertyList::EMPTY, out);
                 return Ok(Verdict::Again);
             }
             (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped) if present => {
@@ -359,13 +359,14 @@ impl Opening {
     /// The broker has a session of an earlier process: tells it to end it, where the version can, and
     /// leaves.
     fn end_leftover(&mut self, stored: Stored, config: &Config, out: &mut Outbox) {
+        let ends = Properties::new().session_expiry_interval(0);
         match (stored, config.version) {
-            (Stored::Unknown, Version::V5_0) if leave_for_good(out) => {
+            (Stored::Unknown, Version::V5_0) if leave(ends.list(), out) => {
                 self.stored = Stored::Ended;
             }
             (_, Version::V3_1 | Version::V3_1_1 | Version::V5_0) => {
                 self.stored = Stored::Leftover;
-                leave(out);
+                leave(PropertyList::EMPTY, out);
             }
         }
     }
@@ -484,24 +485,14 @@ fn check(
     Ok(())
 }
 
-/// Sends the DISCONNECT that ends the session. Returns whether its nine bytes are not above the broker's
-/// limit.
-fn leave_for_good(out: &mut Outbox) -> bool {
-    let properties = Properties::new().session_expiry_interval(0);
+/// Sends a DISCONNECT. Returns whether it is not above the broker's limit: without properties it never is, as
+/// every broker accepts two bytes that was let past its CONNACK.
+fn leave(properties: PropertyList<'_>, out: &mut Outbox) -> bool {
     let disconnect = Disconnect {
         reason: Reason::SUCCESS,
-        properties: properties.list(),
+        properties,
     };
     out.send(&Packet::Disconnect(disconnect)).is_ok()
-}
-
-fn leave(out: &mut Outbox) {
-    let disconnect = Disconnect {
-        reason: Reason::SUCCESS,
-        properties: PropertyList::EMPTY,
-    };
-    // Two bytes, which every broker accepts that was let past its CONNACK.
-    let _ = out.send(&Packet::Disconnect(disconnect));
 }
 
 fn refused(connack: &Connack<'_>) -> Error {
