@@ -502,6 +502,9 @@ impl Options {
     /// ends the connection. The wait is one round trip, or as many as the method has, and what the
     /// [`Authenticator`] takes for its answers. As pings wait too, the connection is given up when the broker's
     /// next step and our answer to it take longer than the keep-alive together.
+    ///
+    /// One delay is the broker's: a message that mosquitto, at least up to 2.1, gets for this client in the
+    /// middle of the exchange comes only when mosquitto next has something for it.
     pub fn quiet_renewal(mut self, quiet: bool) -> Self {
         self.config.quiet_renewal = quiet;
         self
