@@ -21,7 +21,7 @@
 //! When the topic changes, the old one stays subscribed to for as long as a request waits that names it.
 //!
 //! **The topic of answers** is `PREFIX/CLIENT`, in 3.x with the number as a third level. PREFIX is what
-//! [`Options::response_prefix`] says, else the Response Information of a MQTT 5 broker, else
+//! [`Options::response_prefix`] says, else the Response Information of an MQTT 5 broker, else
 //! `coracle/response`. CLIENT is the client identifier with `%`, `+`, `#` and `/` as `%25`, `%2B`, `%23`
 //! and `%2F`; for a client without one, `~` and sixteen digits that are new in every process. In 3.x a
 //! request has no place for all that, so it goes to `TOPIC/CLIENT/NUMBER`, and PREFIX is agreed upon.

@@ -9,7 +9,7 @@ use crate::codec::subscribe::FilterOptions;
 use crate::error::{Doing, Error, ErrorKind, Result};
 use crate::message::{Message, Payload, PayloadKind, Qos, SHOWN, check_topic};
 use crate::properties::{Properties, PropertyList};
-use crate::protocol::{self, Accepted, Done, Outgoing, Token};
+use crate::protocol::{self, Accepted, Done, Outgoing, Protocol, Token};
 use crate::reason::Reason;
 use crate::router::Sink;
 use crate::shared::{Drain, State, Wanted};
@@ -100,7 +100,7 @@ impl Client {
             }
             state.statistics.published += 1;
             state.wake_driver();
-            Ok(self.call(Ok(begun)))
+            Ok(self.call(Ok(token)))
         });
         accepted.unwrap_or_else(|error| Call::Known(Err(error)))
     }
@@ -134,7 +134,7 @@ impl Client {
         }
         state.statistics.published += 1;
         state.wake_driver();
-        Ok(self.call(Ok(begun)))
+        Ok(self.call(Ok(begun.map(|(_, token)| token))))
     }
 
     pub(crate) fn subscribe_call(&self, filters: &Filters, sink: Sink, wait: Wait) -> Subscribing {
@@ -181,7 +181,7 @@ impl Client {
         });
         match begun {
             Ok((key, token)) => Subscribing {
-                call: self.call(Ok(token)),
+                call: self.call(Ok(token.map(|(_, token)| token))),
                 subscription: Some(Subscription::new(&self.shared, key)),
             },
             Err(error) => Subscribing {
@@ -251,13 +251,13 @@ impl Client {
                 let token = self.begin(state, Doing::Unsubscribing, wait);
                 state.protocol.unsubscribe(&filters, properties, token);
                 state.wake_driver();
-                Ok(token)
+                Ok(token.map(|(_, token)| token))
             })
         });
         self.call(checked)
     }
 
-    pub(crate) fn leave(&self, reason: Reason, properties: Properties, drain: bool) -> Waiting {
+    pub(crate) fn leave(&self, reason: Reason, properties: Properties, drain: Drain) -> Waiting {
         let begun = self.shared.with(|state| {
             state.check_open(Doing::Disconnecting)?;
             let v5 = state.protocol.config().version == Version::V5_0;
@@ -284,18 +284,13 @@ impl Client {
             }
             let token = state.waiters.insert(Doing::Disconnecting, None);
             state.conditions.closed.push(token);
-            let drain = if drain {
-                Drain::For(state.drain_timeout)
-            } else {
-                Drain::No
-            };
             state.wanted = Wanted::Leave {
                 reason,
                 properties,
                 drain,
             };
             state.wake_driver();
-            Ok(Some((Wait::Ack, token)))
+            Ok(Some(token))
         });
         Waiting {
             call: self.call(begun),
@@ -316,7 +311,29 @@ impl Client {
             }
             let token = state.waiters.insert(doing, None);
             list(state).push(token);
-            Ok(Some((Wait::Ack, token)))
+            Ok(Some(token))
+        });
+        Waiting {
+            call: self.call(begun),
+        }
+    }
+
+    /// Has the protocol ask the broker something, and waits for the answer.
+    pub(crate) fn ask(
+        &self,
+        doing: Doing,
+        ask: impl FnOnce(&mut Protocol, Token) -> Result<()>,
+    ) -> Waiting {
+        let begun = self.shared.with(|state| {
+            state.check_open(doing)?;
+            let limit = Some(self.settings.wait_timeout);
+            let token = state.waiters.insert(doing, limit);
+            if let Err(error) = ask(&mut state.protocol, token) {
+                state.waiters.remove(token);
+                return Err(error);
+            }
+            state.wake_driver();
+            Ok(Some(token))
         });
         Waiting {
             call: self.call(begun),
@@ -341,10 +358,11 @@ impl Client {
         }
     }
 
-    pub(crate) fn call(&self, begun: Result<Option<(Wait, Token)>>) -> Call {
+    /// The wait for this token; without one it is over.
+    pub(crate) fn call(&self, begun: Result<Option<Token>>) -> Call {
         match begun {
             Ok(None) => Call::Known(Ok(Done::Sent)),
-            Ok(Some((_, token))) => Call::Waiting(Ticket::new(&self.shared, token)),
+            Ok(Some(token)) => Call::Waiting(Ticket::new(&self.shared, token)),
             Err(error) => Call::Known(Err(error)),
         }
     }

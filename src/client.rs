@@ -15,7 +15,7 @@ use crate::protocol::Protocol;
 use crate::queue::Queue;
 use crate::reason::Reason;
 use crate::router::{Inline, Sink};
-use crate::shared::{Shared, State, Wanted, WeakShared};
+use crate::shared::{Drain, Shared, State, Wanted, WeakShared};
 use crate::statistics::Statistics;
 use crate::subscription::Filters;
 use crate::transport::Endpoint;
@@ -91,10 +91,10 @@ impl Client {
 
     /// Publishes a message with everything that MQTT knows of it: retain, expiry, properties.
     ///
+    /// Publishing a message that was received by hand does not acknowledge it: keep a clone for that.
+    ///
     /// # Errors
     /// As [`Client::publish`]. A message that was not accepted comes back in [`Unpublished`](crate::Unpublished).
-    ///
-    /// Publishing a message that was received by hand does not acknowledge it: keep a clone for that.
     ///
     /// # Cancel safety
     /// As [`Client::publish`].
@@ -124,8 +124,8 @@ impl Client {
     ///
     /// With [`Wait::None`] the stream comes at once, link or no link, and the subscription is made when there
     /// is a connection: for a device that may start offline. With [`Wait::Sent`] it comes when SUBSCRIBE has
-    /// been sent. With both, a refusal found later ends the stream with an error and is an event. Several handles of one filter share one subscription at the
-    /// broker.
+    /// been sent. With both, a refusal found later ends the stream with an error and is an event. Several handles
+    /// of one filter share one subscription at the broker.
     ///
     /// # Errors
     /// A bad filter; one that another handle has with other options; with [`Wait::Ack`] a refusal,
@@ -230,21 +230,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future only stops waiting.
     pub fn ping(&self) -> Waiting {
-        let begun = self.shared.with(|state| {
-            state.check_open(Doing::Pinging)?;
-            let token = state
-                .waiters
-                .insert(Doing::Pinging, Some(self.settings.wait_timeout));
-            if let Err(error) = state.protocol.ping(token) {
-                state.waiters.remove(token);
-                return Err(error);
-            }
-            state.wake_driver();
-            Ok(Some((Wait::Ack, token)))
-        });
-        Waiting {
-            call: self.call(begun),
-        }
+        self.ask(Doing::Pinging, |protocol, token| protocol.ping(token))
     }
 
     /// Authenticates again on the live connection, with what the [`Authenticator`] of the options has now.
@@ -263,21 +249,9 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future only stops waiting.
     pub fn reauthenticate(&self) -> Waiting {
-        let begun = self.shared.with(|state| {
-            state.check_open(Doing::Authenticating)?;
-            let token = state
-                .waiters
-                .insert(Doing::Authenticating, Some(self.settings.wait_timeout));
-            if let Err(error) = state.protocol.reauthenticate(token) {
-                state.waiters.remove(token);
-                return Err(error);
-            }
-            state.wake_driver();
-            Ok(Some((Wait::Ack, token)))
-        });
-        Waiting {
-            call: self.call(begun),
-        }
+        self.ask(Doing::Authenticating, |protocol, token| {
+            protocol.reauthenticate(token)
+        })
     }
 
     /// Waits until there is a connection; ends at once if there is one. Without limit, unless
@@ -367,8 +341,10 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future does not undo it.
     pub fn disconnect(&self) -> Waiting {
-        let farewell = self.shared.with(|state| state.protocol.config().farewell());
-        self.leave(Reason::SUCCESS, farewell, true)
+        let (farewell, limit) = self
+            .shared
+            .with(|state| (state.protocol.config().farewell(), state.drain_timeout));
+        self.leave(Reason::SUCCESS, farewell, Drain::For(limit))
     }
 
     /// Disconnects at once with this reason and these properties; MQTT 5 only (before, the connection
@@ -384,7 +360,7 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future does not undo it.
     pub fn disconnect_with(&self, reason: Reason, properties: Properties) -> Waiting {
-        self.leave(reason, properties, false)
+        self.leave(reason, properties, Drain::No)
     }
 
     /// Leaves the connection by DISCONNECT, so that no will is published, and connects again at once.

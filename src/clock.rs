@@ -1,7 +1,7 @@
 //! The one door to time: what the clock says, and waiting until it says something else.
 //!
 //! All of Coracle goes by the monotonic clock. Beside it there is a narrow door to the wall clock, for
-//! tokens that name a date; it may jump, and nothing waits for it.
+//! tokens that name a date and for what expires in a store; it may jump, and nothing waits for it.
 
 use std::fmt;
 use std::future::Future;
@@ -23,12 +23,12 @@ pub trait Clock: fmt::Debug {
     /// Ends when [`Clock::now`] has reached `deadline`.
     fn sleep_until(&self, deadline: Instant) -> LocalBoxFuture<()>;
 
-    /// The wall clock, as the time since 1970-01-01T00:00:00Z. Only authenticators get to see it, for
-    /// tokens that name a date. Defaults to the system's; a device whose clock is not set can put the time
-    /// of its server in here.
+    /// The wall clock, as the time since 1970-01-01T00:00:00Z. Authenticators see it, for tokens that name a
+    /// date, and with a store it dates when what is kept expires. Defaults to the system's; a device whose
+    /// clock is not set can put the time of its server in here.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one door to the wall clock, which only dates in tokens need"
+        reason = "the one door to the wall clock, which only dates in tokens and in a store need"
     )]
     fn unix_time(&self) -> Duration {
         // A clock before 1970 was never set.

@@ -53,7 +53,7 @@ pub struct Driver {
     /// Where the last connection led: there the session is.
     home: Option<Endpoint>,
     /// The home to come back to if the broker that is tried does not let us in.
-    left: Option<Endpoint>,
+    home_before: Option<Endpoint>,
     /// Where the attempt at hand leads.
     target: Option<Endpoint>,
 }
@@ -105,7 +105,7 @@ impl Driver {
             keeper: Keeper::new(store, options.storage.go_on),
             lacks_store,
             home: None,
-            left: None,
+            home_before: None,
             target: None,
             options,
         }
@@ -169,7 +169,7 @@ impl Driver {
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
             self.home.clone_from(&self.target);
-            self.left = None;
+            self.home_before = None;
             self.routes.worked();
             self.fallback.worked();
             self.reconnect.connection_ended(held);
@@ -183,13 +183,14 @@ impl Driver {
                 Next::Connect
             }
             Outcome::Left => {
-                let left = self.leave(&mut connection).await;
+                self.leave(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
                 match held {
                     Some(_) => shared.with(|state| state.tell(&Event::Left)),
                     None => self.return_home(),
                 }
-                left
+                // Or to the end, if that is wanted: `interrupted` comes first.
+                Next::Connect
             }
             Outcome::Failed(error, end) => {
                 if shared.with(|state| state.protocol.is_leaving()) {

@@ -62,7 +62,9 @@ pub use futures_rustls::rustls;
 pub use error::{Blame, Doing, Error, ErrorKind, Result, Sent, Violation};
 pub use event::Event;
 pub use events::Events;
-pub use message::{Incoming, Message, PacketId, Payload, Qos};
+#[doc(hidden)]
+pub use message::PacketId;
+pub use message::{Incoming, Message, Payload, Qos};
 pub use obstacle::{Cause, Obstacle, Step};
 pub use options::{Acknowledge, Attempt, Options, Overflow};
 pub use properties::{Properties, Property, PropertyFault, PropertyList};

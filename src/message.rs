@@ -62,6 +62,12 @@ pub(crate) const SHOWN: usize = 100;
 /// A packet identifier: never 0 [MQTT-2.2.1-3].
 pub type PacketId = NonZeroU16;
 
+/// A span in seconds, as MQTT counts them: one that has begun is a whole one.
+pub(crate) fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs()
+        .saturating_add(u64::from(span.subsec_nanos() > 0))
+}
+
 /// The body of a message on its way in: borrowed bytes are copied once, owned ones not at all.
 #[derive(Clone)]
 pub struct Payload<'a>(pub(crate) PayloadKind<'a>);
@@ -225,10 +231,7 @@ impl Message {
     ///
     /// MQTT 5 only; without effect on older versions. Defaults to never.
     pub fn expiry(mut self, after: Duration) -> Self {
-        let seconds = after
-            .as_secs()
-            .saturating_add(u64::from(after.subsec_nanos() > 0));
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(whole_seconds(after)).unwrap_or(u32::MAX);
         self.properties = self.properties.message_expiry_interval(seconds);
         self
     }

@@ -11,9 +11,9 @@ use crate::authenticator::Authenticator;
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 use crate::codec::Place;
 use crate::error::{Doing, Error, Result};
-use crate::message::{Message, Qos, check_topic};
+use crate::message::{Message, Qos, check_topic, whole_seconds};
 use crate::properties::Properties;
-use crate::protocol::{Config, Credentials, SessionMode};
+use crate::protocol::{Config, Credentials, SessionMode as Session};
 use crate::topic;
 use crate::transport::{Connector, Endpoint, NetworkSettings};
 use crate::version::{Version, Versions};
@@ -64,16 +64,16 @@ pub enum Overflow {
 #[derive(Debug, Clone)]
 #[must_use = "an attempt has an effect only when it is returned"]
 pub struct Attempt {
-    pub(crate) number: u32,
+    pub(crate) failed_before: u32,
     pub(crate) endpoint: Endpoint,
     pub(crate) credentials: Credentials,
     pub(crate) shares_sessions: bool,
 }
 
 impl Attempt {
-    /// How many attempts have failed since the last connection.
-    pub fn number(&self) -> u32 {
-        self.number
+    /// How many attempts have failed since the last connection: 0 at the first one.
+    pub fn failed_before(&self) -> u32 {
+        self.failed_before
     }
 
     /// Where this attempt leads.
@@ -213,22 +213,22 @@ impl Options {
     }
 
     /// Sets what becomes of the session at the broker. Defaults to [`Session::Fresh`](crate::Session::Fresh).
-    pub fn session(mut self, session: SessionMode) -> Self {
+    pub fn session(mut self, session: Session) -> Self {
         self.config.session = session;
         self
     }
 
-    /// Sets for how long the broker keeps the session without a connection, in whole seconds; MQTT 5
-    /// only (older brokers decide themselves). Defaults to one hour.
+    /// Sets for how long the broker keeps the session without a connection, in whole seconds, rounded up;
+    /// MQTT 5 only (older brokers decide themselves). Defaults to one hour.
     pub fn session_expiry(mut self, expiry: Duration) -> Self {
-        self.config.session_expiry = expiry;
+        self.config.session_expiry = Duration::from_secs(whole_seconds(expiry));
         self
     }
 
-    /// Sets the keep-alive, in whole seconds up to 65,535; 0 switches it off. A MQTT 5 broker may
+    /// Sets the keep-alive, in whole seconds up to 65,535, rounded up; 0 switches it off. A MQTT 5 broker may
     /// replace it. Defaults to 60 s.
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
-        self.config.keep_alive = u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX);
+        self.config.keep_alive = u16::try_from(whole_seconds(keep_alive)).unwrap_or(u16::MAX);
         self
     }
 
@@ -275,13 +275,13 @@ impl Options {
         self
     }
 
-    /// Sets how many QoS 1 and 2 messages may be under way at a time, 1 to 65,000; a MQTT 5 broker may
+    /// Sets how many QoS 1 and 2 messages may be under way at a time, 1 to 65,000; an MQTT 5 broker may
     /// lower it. Defaults to 1,024.
     ///
     /// Before MQTT 5 a broker cannot announce its bound, so at most 20 of them are QoS 2: mosquitto takes no
     /// more unless it is configured otherwise, drops what is beyond, and acknowledges it all the same.
     pub fn window(mut self, messages: u16) -> Self {
-        // The rest of the packet identifiers is for SUBSCRIBE and UNSUBSCRIBE.
+        // A round number below the 65,535 identifiers less those that are for SUBSCRIBE and UNSUBSCRIBE.
         self.config.window = messages.clamp(1, 65_000);
         self
     }
@@ -379,8 +379,8 @@ impl Options {
     ///
     /// A message then says for which subscriptions it is: it finds its streams without a look at its topic,
     /// and a broker that sends a copy for each of several overlapping subscriptions reaches each stream
-    /// once. The numbers are from 16,384 on and stand among the properties of a message. To switch it off
-    /// is for a broker that sends one copy without all of its identifiers, against [MQTT-3.3.4-4]:
+    /// once. The numbers are from 16,384 on and stand among the properties of a message. Switch it off for
+    /// a broker that sends one copy without all of its identifiers, against [MQTT-3.3.4-4]:
     /// mosquitto does if its `allow_duplicate_messages` is set to false.
     pub fn subscription_identifiers(mut self, automatic: bool) -> Self {
         self.identifiers = automatic;
@@ -419,21 +419,22 @@ impl Options {
     }
 
     /// Sets what the broker publishes when this client vanishes. Its properties, the delay among them,
-    /// are those of the message. Defaults to none.
+    /// are those of the message. Defaults to none. With a will that MQTT cannot express the driver refuses
+    /// to run.
     pub fn will(mut self, will: Message) -> Self {
         self.credentials.will = Some(will);
         self
     }
 
     /// Sets further properties of CONNECT, user properties above all; MQTT 5 only. What other options
-    /// set replaces what is in here.
+    /// set replaces what is in here. With one that CONNECT cannot have the driver refuses to run.
     pub fn properties(mut self, properties: Properties) -> Self {
         self.config.properties = properties;
         self
     }
 
     /// Sets the delays between attempts: each is random, up to a bound that begins at `first` and doubles
-    /// to `longest`. Defaults to 1 s and 60 s.
+    /// to `longest`, which is at least `first`. Defaults to 1 s and 60 s.
     pub fn retry_delays(mut self, first: Duration, longest: Duration) -> Self {
         self.retry.first = first;
         self.retry.longest = longest.max(first);
@@ -514,9 +515,10 @@ impl Options {
     /// `PREFIX/CLIENT`, with the client identifier as its last level. No other client should be allowed to
     /// subscribe there.
     ///
-    /// Before MQTT 5 a request has no place for it, so whoever serves it needs the same setting.
+    /// Before MQTT 5 a request has no place for it, so whoever serves it needs the same setting. With a prefix
+    /// that is no topic name, or that begins a shared subscription, the driver refuses to run.
     ///
-    /// Defaults to the Response Information of the broker, which a MQTT 5 broker may give when
+    /// Defaults to the Response Information of the broker, which an MQTT 5 broker may give when
     /// [`Options::properties`] ask for it, and without it to `coracle/response`.
     pub fn response_prefix(mut self, prefix: &str) -> Self {
         self.response_prefix = Some(prefix.strip_suffix('/').unwrap_or(prefix).into());
@@ -582,7 +584,7 @@ impl Options {
                     "MQTT 3.1 wants a client id of 1 to 23 characters",
                 ));
             }
-            Version::V3_1_1 if id.is_empty() && self.config.session != SessionMode::None => {
+            Version::V3_1_1 if id.is_empty() && self.config.session != Session::None => {
                 return Err(Error::misuse(
                     "without a client id MQTT 3.1.1 keeps no session [MQTT-3.1.3-7]",
                 ));

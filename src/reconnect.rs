@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each delay is random between 0 and a bound that doubles, so that a fleet whose broker restarts does
-//! not come back as one. A broker that says that it is overloaded gets a long delay at once. A link that breaks before it was stable counts as a failure too: "accepted,
-//! then kicked" backs off.
+//! not come back as one. A broker that says that it is overloaded gets a long delay at once. A link that breaks
+//! before it was stable counts as a failure too: "accepted, then kicked" backs off.
 
 use std::time::Duration;
 

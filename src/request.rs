@@ -39,8 +39,9 @@ impl Client {
     /// On MQTT 5 it expires with `timeout`, so that nobody serves what nobody waits for.
     ///
     /// # Errors
-    /// As [`Client::publish`]; for room in the queue it waits. The end of `timeout`, counted from the driver's next turn on:
-    /// [`Error::sent`] then says whether the request has left. A subscription for the answers that is refused.
+    /// As [`Client::publish`]; it waits for room in the queue. The end of `timeout`, counted from the driver's
+    /// next turn on: [`Error::sent`] then says whether the request has left. A subscription for the answers
+    /// that is refused.
     ///
     /// # Cancel safety
     /// Dropping the future forgets the request: its answer is dropped. One that has not left because there
@@ -76,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::request`]. Above QoS 0 also a refusal by the broker, at once; that nobody subscribes to
-    /// the topic counts as one (a MQTT 5 broker may say so). A misuse for a retained message, which would ask
+    /// the topic counts as one (an MQTT 5 broker may say so). A misuse for a retained message, which would ask
     /// again for ever.
     ///
     /// # Cancel safety

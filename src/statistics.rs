@@ -1,7 +1,6 @@
 //! Counters of one client.
 
-/// What a client has done so far, counted over its whole life, and in the last three fields what is the case
-/// now.
+/// What a client has done so far, counted over its whole life, and where a field says so what is the case now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

@@ -191,7 +191,7 @@ impl Subscription {
         std::future::poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// The next message if one is queued. Never waits.
+    /// The next message if one is queued. Never waits; acknowledges as [`Subscription::next`] does.
     pub fn try_next(&mut self) -> Option<Message> {
         self.take()
     }

@@ -1,4 +1,4 @@
-//! Faults that only a real broker had shown, each as a script.
+//! A fault that only a real broker had shown, as a script.
 
 use coracle::testkit::{BrokerOptions, World};
 use coracle::{Client, Options, Qos, Version, Wait};

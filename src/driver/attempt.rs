@@ -13,12 +13,13 @@ use crate::protocol::Login;
 use crate::transport::Endpoint;
 
 impl Driver {
-    /// Opens the transport, begins an authentication and sends CONNECT. None if the user wants something else meanwhile.
+    /// Opens the transport, begins an authentication and sends CONNECT. None if the user wants something else
+    /// meanwhile.
     pub(super) async fn open(&mut self) -> std::result::Result<Option<Connection>, Failed> {
         let endpoint = self.routes.target(self.options.clock.now());
         self.target = Some(endpoint.clone());
         let attempt = Attempt {
-            number: self.reconnect.attempts(),
+            failed_before: self.reconnect.attempts(),
             endpoint,
             credentials: self.options.credentials.clone(),
             shares_sessions: self.options.places.share_sessions,
@@ -64,7 +65,7 @@ impl Driver {
 
     /// Asks the authenticator for what CONNECT has to say. None if the user wants something else
     /// meanwhile.
-    pub(super) async fn authenticate(
+    async fn authenticate(
         &mut self,
         authenticator: Rc<dyn Authenticator>,
         endpoint: &Endpoint,
@@ -86,15 +87,15 @@ impl Driver {
     }
 
     /// Where the connection leads decides which session it goes on with.
-    pub(super) fn prepare(&mut self, attempt: &Attempt) -> Result<()> {
+    fn prepare(&mut self, attempt: &Attempt) -> Result<()> {
         self.options.check_will(&attempt.credentials)?;
         let moved = self
             .home
             .as_ref()
             .is_some_and(|home| !self.routes.are_one_broker(home, &attempt.endpoint));
         let forgets = moved && !attempt.shares_sessions;
-        if forgets && self.left.is_none() {
-            self.left.clone_from(&self.home);
+        if forgets && self.home_before.is_none() {
+            self.home_before.clone_from(&self.home);
         }
         self.guard.0.with(|state| {
             if forgets {
@@ -112,7 +113,7 @@ impl Driver {
     }
 
     /// Sends CONNECT on a transport that is open.
-    pub(super) fn begin(&self, attempt: &Attempt, login: Option<&Login>) -> Result<()> {
+    fn begin(&self, attempt: &Attempt, login: Option<&Login>) -> Result<()> {
         let now = self.options.clock.now();
         let credentials = &attempt.credentials;
         self.guard.0.with(|state| match login {

@@ -68,7 +68,7 @@ impl Driver {
         self.attempt_failed(Failed { error, fault })
     }
 
-    pub(super) fn note_failure(&mut self, error: &Error) {
+    fn note_failure(&mut self, error: &Error) {
         self.guard
             .0
             .with(|state| state.protocol.disconnected(End::Otherwise));
@@ -107,14 +107,14 @@ impl Driver {
 
     /// The broker that was tried did not let us in, or only to wipe: the session is where it was.
     pub(super) fn return_home(&mut self) {
-        if let Some(home) = self.left.take() {
+        if let Some(home) = self.home_before.take() {
             self.home = Some(home);
         }
         self.guard.0.with(|state| state.protocol.remember_session());
     }
 
     /// Every way was tried.
-    pub(super) fn round_failed(&mut self, error: Error) -> Next {
+    fn round_failed(&mut self, error: Error) -> Next {
         let decision = self.reconnect.attempt_failed(&error);
         let (next, retry_in) = self.follow(decision, &error);
         let event = Event::ConnectFailed {
@@ -127,7 +127,7 @@ impl Driver {
     }
 
     /// With one way alone, `ConnectFailed` says it all.
-    pub(super) fn tell_way_failed(&self, error: &Error, fault: Fault) {
+    fn tell_way_failed(&self, error: &Error, fault: Fault) {
         let (Some(endpoint), Fault::Way | Fault::Broker) = (&self.target, fault) else {
             return;
         };
@@ -141,7 +141,7 @@ impl Driver {
     }
 
     /// Goes where the broker sends us, if it does so and the user lets it.
-    pub(super) fn follow_referral(&mut self, error: &Error) -> bool {
+    fn follow_referral(&mut self, error: &Error) -> bool {
         let referral = match error.reason() {
             Some(Reason::USE_ANOTHER_SERVER) => Referral::ForNow,
             Some(Reason::SERVER_MOVED) => Referral::ForGood,
@@ -167,7 +167,7 @@ impl Driver {
     }
 
     /// What follows from a decision, and when the next attempt begins. Who leaves connects no more.
-    pub(super) fn follow(&self, decision: Decision, error: &Error) -> (Next, Option<Duration>) {
+    fn follow(&self, decision: Decision, error: &Error) -> (Next, Option<Duration>) {
         let open = self
             .guard
             .0

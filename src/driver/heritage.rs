@@ -31,7 +31,7 @@ impl Driver {
             ways.any(|way| self.routes.are_one_broker(home, &way))
         });
         let is_there = is_listed || self.options.places.share_sessions;
-        let same_session = identity.ours && restored.is_ours && speaks && is_there;
+        let same_session = identity.at_broker && restored.is_same_client && speaks && is_there;
         self.tell_restored(&restored, same_session);
         let version = self.fallback.version();
         self.guard.0.with(|state| {
@@ -48,7 +48,7 @@ impl Driver {
         Ok(())
     }
 
-    pub(super) fn tell_restored(&self, restored: &Restored, same_session: bool) {
+    fn tell_restored(&self, restored: &Restored, same_session: bool) {
         if restored.is_empty {
             return;
         }

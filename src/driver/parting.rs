@@ -22,7 +22,7 @@ const LAST_BATCH: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// The user wants to leave this connection: says so to the broker.
-    pub(super) async fn leave(&mut self, connection: &mut Connection) -> Next {
+    pub(super) async fn leave(&mut self, connection: &mut Connection) {
         let shared = self.guard.0.clone();
         shared.with(|state| {
             let (reason, properties) = match &state.wanted {
@@ -43,7 +43,6 @@ impl Driver {
             }
         });
         self.goodbye(connection).await;
-        Next::Connect
     }
 
     pub(super) async fn goodbye(&mut self, connection: &mut Connection) {

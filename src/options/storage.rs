@@ -5,9 +5,7 @@ use std::rc::Rc;
 
 use super::Options;
 use crate::error::{Error, Result};
-use crate::protocol::SessionMode;
 use crate::store::Store;
-use crate::version::Version;
 
 /// Where the session is kept, if anywhere.
 #[derive(Clone, Default)]
@@ -105,9 +103,7 @@ impl Options {
         if !self.storage.is_wanted() {
             return Ok(());
         }
-        let ends_at_once =
-            self.config.version == Version::V5_0 && self.config.session_expiry.as_secs() == 0;
-        if self.config.session == SessionMode::None || ends_at_once {
+        if !self.config.keeps_session() {
             return Err(Error::misuse(
                 "a store needs a session that outlives its connection",
             ));

@@ -95,7 +95,7 @@ impl Aliases {
         }
     }
 
-    /// How to name the topic of a message that is sent next, and surely.
+    /// How to name the topic of a message that is certain to be sent next.
     ///
     /// What with the whole topic is above `limit` gets no alias: a message that has to be sent again has to
     /// fit on a connection without aliases. Nor does what would be above it with both.

@@ -103,9 +103,9 @@ enum State {
     /// A re-authentication: the authenticator makes the first data.
     Beginning,
     /// It is the server's turn.
-    Awaited(Occasion),
+    Awaited(Purpose),
     /// It is the authenticator's turn.
-    Challenged(Occasion),
+    Challenged(Purpose),
     /// The server said success with this CONNACK, or with AUTH: the authenticator looks at it.
     VerifyingConnack(Held),
     VerifyingAuth,
@@ -113,9 +113,9 @@ enum State {
 
 /// What an exchange is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+enum Purpose {
     Connect,
-    Again,
+    Renewal,
 }
 
 /// What became of a verification that went well.
@@ -134,7 +134,7 @@ impl Authentication {
             method: Rc::clone(&login.method),
             one_sided: login.one_sided,
             holds_back: config.quiet_renewal,
-            state: State::Awaited(Occasion::Connect),
+            state: State::Awaited(Purpose::Connect),
             patience,
             deadline: now.checked_add(patience),
             keep_alive: None,
@@ -163,7 +163,7 @@ impl Authentication {
     ) -> Result<(), Violation> {
         match auth.reason {
             Reason::CONTINUE_AUTHENTICATION => {
-                let State::Awaited(occasion) = self.state else {
+                let State::Awaited(purpose) = self.state else {
                     return Err(out_of_turn("a challenge comes although none is due"));
                 };
                 self.check_method(auth.properties, false)?;
@@ -173,12 +173,12 @@ impl Authentication {
                     let violation = Violation::protocol("MQTT5 4.12", what);
                     return Err(violation.with_reason(Reason::QUOTA_EXCEEDED));
                 }
-                self.step(State::Challenged(occasion), now);
+                self.step(State::Challenged(purpose), now);
                 out.effect(Effect::Authenticate(Ask::Proceed(auth.properties.into())));
                 Ok(())
             }
             Reason::SUCCESS => {
-                let State::Awaited(Occasion::Again) = self.state else {
+                let State::Awaited(Purpose::Renewal) = self.state else {
                     return Err(out_of_turn(
                         "AUTH says success outside of a re-authentication",
                     ));
@@ -208,7 +208,7 @@ impl Authentication {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let State::Awaited(Occasion::Connect) = self.state else {
+        let State::Awaited(Purpose::Connect) = self.state else {
             return Err(out_of_turn("CONNACK says success in the middle of a step"));
         };
         self.check_method(connack.properties, self.one_sided)?;
@@ -223,7 +223,7 @@ impl Authentication {
 
     /// Whether the server owes us the next step of a re-authentication.
     pub(super) fn is_renewing(&self) -> bool {
-        matches!(self.state, State::Awaited(Occasion::Again))
+        matches!(self.state, State::Awaited(Purpose::Renewal))
     }
 
     /// Whether CONNACK is held: until it is believed nothing behind it is looked at.
@@ -259,9 +259,9 @@ impl Authentication {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), Error> {
-        let (occasion, reason) = match self.state {
-            State::Beginning => (Occasion::Again, Reason::RE_AUTHENTICATE),
-            State::Challenged(occasion) => (occasion, Reason::CONTINUE_AUTHENTICATION),
+        let (purpose, reason) = match self.state {
+            State::Beginning => (Purpose::Renewal, Reason::RE_AUTHENTICATE),
+            State::Challenged(purpose) => (purpose, Reason::CONTINUE_AUTHENTICATION),
             State::Settled
             | State::Awaited(_)
             | State::VerifyingConnack(_)
@@ -276,11 +276,11 @@ impl Authentication {
         });
         match sent {
             Ok(()) => {
-                if occasion == Occasion::Again && self.holds_back {
+                if purpose == Purpose::Renewal && self.holds_back {
                     out.hold_back();
                     self.quiet_until = self.keep_alive.and_then(|span| now.checked_add(span));
                 }
-                self.step(State::Awaited(occasion), now);
+                self.step(State::Awaited(purpose), now);
                 Ok(())
             }
             Err(error) if matches!(self.state, State::Beginning) => {

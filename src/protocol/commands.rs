@@ -60,8 +60,8 @@ impl Protocol {
     /// Publishes a message, or parks it if there is no room and its caller waits.
     ///
     /// # Errors
-    /// The broker's limits forbid it; the queue is full, and nobody waits or the policy is to drop it; QoS 0
-    /// without a link if nothing is kept. The message comes back.
+    /// The broker's limits forbid it; the queue is full, and the policy is to fail and nobody waits, or to
+    /// drop and somebody does; QoS 0 without a link if nothing is kept. The message comes back.
     pub fn publish(
         &mut self,
         message: Message,

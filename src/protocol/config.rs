@@ -108,10 +108,13 @@ impl Config {
 
     /// Whether the session is to outlive its connection.
     pub fn keeps_session(&self) -> bool {
-        match self.session {
+        match (self.session, self.version) {
             // Whole seconds, as on the wire: what CONNECT sends as 0 no DISCONNECT can raise.
-            SessionMode::Fresh | SessionMode::Resume => self.session_expiry.as_secs() > 0,
-            SessionMode::None => false,
+            (SessionMode::Fresh | SessionMode::Resume, Version::V5_0) => {
+                self.session_expiry.as_secs() > 0
+            }
+            (SessionMode::Fresh | SessionMode::Resume, Version::V3_1 | Version::V3_1_1) => true,
+            (SessionMode::None, _) => false,
         }
     }
 

@@ -27,7 +27,7 @@
 //!
 //! A CONNECT whose CONNACK never comes leaves a doubt: a broker that had lost the session has begun
 //! another one then, which the next CONNACK calls present. Exchanges go on, as nothing better is known,
-//! and subscriptions are made again, because else they could be missing for ever.
+//! and subscriptions are made again, because otherwise they could be missing for ever.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Credentials {
 
 /// What the broker may hold under our client id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+enum AtBroker {
     /// Perhaps a session of an earlier process.
     Unknown,
     /// Perhaps still the session of an earlier process that a DISCONNECT of ours was to end.
@@ -90,7 +90,7 @@ enum Stored {
 
 /// What the CONNECT that is under way is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum Errand {
     /// To work with: session state may be there.
     Keep,
     /// To work with: the broker starts with nothing.
@@ -123,19 +123,19 @@ pub(super) enum Verdict {
 /// The machine.
 #[derive(Debug)]
 pub(super) struct Opening {
-    stored: Stored,
+    at_broker: AtBroker,
     /// The identifier that the broker assigned to a client without one.
     assigned: Option<Rc<str>>,
     /// Both, as the last broker has them, while another one is tried that has not answered.
-    left: Option<(Stored, Option<Rc<str>>)>,
+    held_before: Option<(AtBroker, Option<Rc<str>>)>,
 }
 
 /// The CONNECT that is under way.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    purpose: Purpose,
+    errand: Errand,
     /// What the broker held before it got this CONNECT.
-    stored: Stored,
+    at_broker: AtBroker,
     /// When CONNECT was sent.
     sent: Instant,
     /// None if the patience has no end.
@@ -149,9 +149,9 @@ impl Opening {
     /// A client of which the broker may know from an earlier process.
     pub(super) fn new() -> Self {
         Self {
-            stored: Stored::Unknown,
+            at_broker: AtBroker::Unknown,
             assigned: None,
-            left: None,
+            held_before: None,
         }
     }
 
@@ -162,40 +162,40 @@ impl Opening {
 
     /// The next connection leads to a broker that does not share sessions with the last one.
     pub(super) fn forget(&mut self, mode: SessionMode) {
-        let held = (self.stored, self.assigned.take());
+        let held = (self.at_broker, self.assigned.take());
         // Once more without an answer between: what is left is what the broker before both has.
-        self.left.get_or_insert(held);
-        self.stored = match mode {
-            SessionMode::Fresh | SessionMode::None => Stored::Unknown,
+        self.held_before.get_or_insert(held);
+        self.at_broker = match mode {
+            SessionMode::Fresh | SessionMode::None => AtBroker::Unknown,
             // Whatever is there is not the session to go on with.
-            SessionMode::Resume => Stored::Leftover,
+            SessionMode::Resume => AtBroker::Leftover,
         };
     }
 
     /// The next connection speaks another version.
     pub(super) fn version_changed(&mut self, mode: SessionMode) {
-        match self.stored {
+        match self.at_broker {
             // No version has worked: what an earlier process left is as it was, and it is not known in which.
-            Stored::Unknown => {}
-            Stored::Ended
-            | Stored::Leftover
-            | Stored::Wiped
-            | Stored::Begun
-            | Stored::Ours
-            | Stored::Doubtful => self.forget(mode),
+            AtBroker::Unknown => {}
+            AtBroker::Ended
+            | AtBroker::Leftover
+            | AtBroker::Wiped
+            | AtBroker::Begun
+            | AtBroker::Ours
+            | AtBroker::Doubtful => self.forget(mode),
         }
     }
 
     /// The session of an earlier process is none to go on with, wherever the next connection leads.
     pub(super) fn disown(&mut self, mode: SessionMode) {
         self.forget(mode);
-        self.left = None;
+        self.held_before = None;
     }
 
     /// The broker that was tried did not let us in: what the last one holds counts again.
     pub(super) fn remember(&mut self) {
-        if let Some((stored, assigned)) = self.left.take() {
-            self.stored = stored;
+        if let Some((at_broker, assigned)) = self.held_before.take() {
+            self.at_broker = at_broker;
             self.assigned = assigned;
         }
     }
@@ -213,12 +213,12 @@ impl Opening {
         out: &mut Outbox,
     ) -> Result<Handshake, Error> {
         check(config, self.client_id(config), credentials, login)?;
-        let purpose = self.purpose(config);
-        let clean = purpose != Purpose::Keep;
-        let properties = match (config.version, purpose) {
-            (Version::V5_0, Purpose::Keep | Purpose::Clean) => config.connect_properties(),
+        let errand = self.errand(config);
+        let clean = errand != Errand::Keep;
+        let properties = match (config.version, errand) {
+            (Version::V5_0, Errand::Keep | Errand::Clean) => config.connect_properties(),
             // Without an expiry interval the session ends with this connection [MQTT-3.1.2-23].
-            (Version::V5_0, Purpose::Wipe) => config
+            (Version::V5_0, Errand::Wipe) => config
                 .properties
                 .clone()
                 .without(Property::SessionExpiryInterval(0).id()),
@@ -231,10 +231,7 @@ impl Opening {
             None => properties,
         };
         // A connection that only wipes must not leave a will behind.
-        let will = credentials
-            .will
-            .as_ref()
-            .filter(|_| purpose != Purpose::Wipe);
+        let will = credentials.will.as_ref().filter(|_| errand != Errand::Wipe);
         out.send(&Packet::Connect(Connect {
             version: config.version,
             clean,
@@ -255,11 +252,11 @@ impl Opening {
             properties: properties.list(),
         }))
         .map_err(|error| error.while_doing(Doing::Connecting))?;
-        let stored = self.stored;
-        self.stored = match stored {
-            Stored::Wiped | Stored::Begun => Stored::Begun,
-            Stored::Ours | Stored::Doubtful => Stored::Doubtful,
-            Stored::Unknown | Stored::Ended | Stored::Leftover => stored,
+        let at_broker = self.at_broker;
+        self.at_broker = match at_broker {
+            AtBroker::Wiped | AtBroker::Begun => AtBroker::Begun,
+            AtBroker::Ours | AtBroker::Doubtful => AtBroker::Doubtful,
+            AtBroker::Unknown | AtBroker::Ended | AtBroker::Leftover => at_broker,
         };
         // Nothing may follow CONNECT yet, so a longer wait would break the keep-alive [MQTT-3.1.2-23 of
         // 3.1.1].
@@ -270,8 +267,8 @@ impl Opening {
                 .min(Duration::from_secs(seconds.into())),
         };
         Ok(Handshake {
-            purpose,
-            stored,
+            errand,
+            at_broker,
             sent: now,
             deadline: now.checked_add(patience),
             patience,
@@ -279,19 +276,23 @@ impl Opening {
         })
     }
 
-    fn purpose(&self, config: &Config) -> Purpose {
-        if !keeps_session(config) {
-            return Purpose::Clean;
+    fn errand(&self, config: &Config) -> Errand {
+        if !has_session(config) {
+            return Errand::Clean;
         }
-        match (self.stored, config.version) {
-            (Stored::Ours | Stored::Doubtful | Stored::Wiped | Stored::Begun, _) => Purpose::Keep,
-            (Stored::Unknown, _) if config.session == SessionMode::Resume => Purpose::Keep,
+        match (self.at_broker, config.version) {
+            (AtBroker::Ours | AtBroker::Doubtful | AtBroker::Wiped | AtBroker::Begun, _) => {
+                Errand::Keep
+            }
+            (AtBroker::Unknown, _) if config.session == SessionMode::Resume => Errand::Keep,
             // Under an identifier that the broker is yet to choose, it holds nothing.
-            (Stored::Unknown, Version::V5_0) if self.client_id(config).is_empty() => Purpose::Clean,
+            (AtBroker::Unknown, Version::V5_0) if self.client_id(config).is_empty() => {
+                Errand::Clean
+            }
             // It may be that there is nothing to wipe.
-            (Stored::Unknown | Stored::Ended, Version::V3_1_1 | Version::V5_0) => Purpose::Keep,
-            (Stored::Leftover, Version::V3_1_1 | Version::V5_0) | (_, Version::V3_1) => {
-                Purpose::Wipe
+            (AtBroker::Unknown | AtBroker::Ended, Version::V3_1_1 | Version::V5_0) => Errand::Keep,
+            (AtBroker::Leftover, Version::V3_1_1 | Version::V5_0) | (_, Version::V3_1) => {
+                Errand::Wipe
             }
         }
     }
@@ -309,41 +310,42 @@ impl Opening {
     ) -> Result<Verdict, Error> {
         if connack.reason != Reason::SUCCESS {
             // It has not touched the session.
-            self.stored = handshake.stored;
+            self.at_broker = handshake.at_broker;
             return Err(refused(connack));
         }
         let present = connack.session_present;
-        let continuity = match (handshake.purpose, handshake.stored) {
-            (Purpose::Wipe, _) => {
-                self.stored = Stored::Wiped;
+        let continuity = match (handshake.errand, handshake.at_broker) {
+            (Errand::Wipe, _) => {
+                self.at_broker = AtBroker::Wiped;
                 leave(PropertyList::EMPTY, out);
                 return Ok(Verdict::Again);
             }
-            (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped) if present => {
+            (Errand::Clean, _) | (Errand::Keep, AtBroker::Wiped) if present => {
                 return Err(unexpected_session());
             }
-            (Purpose::Keep, Stored::Unknown | Stored::Ended | Stored::Leftover)
+            (Errand::Keep, AtBroker::Unknown | AtBroker::Ended | AtBroker::Leftover)
                 if present && config.session == SessionMode::Fresh =>
             {
-                self.end_leftover(handshake.stored, config, out);
+                self.end_leftover(handshake.at_broker, config, out);
                 return Ok(Verdict::Again);
             }
             // If one is present, it is what an attempt began, and holds nothing.
-            (Purpose::Clean, _) | (Purpose::Keep, Stored::Wiped | Stored::Begun) => {
+            (Errand::Clean, _) | (Errand::Keep, AtBroker::Wiped | AtBroker::Begun) => {
                 Continuity::Lost
             }
-            (Purpose::Keep, _) if config.version == Version::V3_1 => Continuity::Untold,
-            (Purpose::Keep, _) if !present => Continuity::Lost,
-            (Purpose::Keep, Stored::Doubtful) => Continuity::Untold,
-            (Purpose::Keep, Stored::Ours | Stored::Unknown | Stored::Ended | Stored::Leftover) => {
-                Continuity::Present
-            }
+            (Errand::Keep, _) if config.version == Version::V3_1 => Continuity::Untold,
+            (Errand::Keep, _) if !present => Continuity::Lost,
+            (Errand::Keep, AtBroker::Doubtful) => Continuity::Untold,
+            (
+                Errand::Keep,
+                AtBroker::Ours | AtBroker::Unknown | AtBroker::Ended | AtBroker::Leftover,
+            ) => Continuity::Present,
         };
         // Not before: a connection that only wipes is none to work with, and the broker may be gone at the
         // next one.
-        self.left = None;
-        if keeps_session(config) {
-            self.stored = Stored::Ours;
+        self.held_before = None;
+        if has_session(config) {
+            self.at_broker = AtBroker::Ours;
         }
         match connack.properties.assigned_client_identifier() {
             // Only a client without an identifier is given one.
@@ -358,14 +360,14 @@ impl Opening {
 
     /// The broker has a session of an earlier process: tells it to end it, where the version can, and
     /// leaves.
-    fn end_leftover(&mut self, stored: Stored, config: &Config, out: &mut Outbox) {
+    fn end_leftover(&mut self, at_broker: AtBroker, config: &Config, out: &mut Outbox) {
         let ends = Properties::new().session_expiry_interval(0);
-        match (stored, config.version) {
-            (Stored::Unknown, Version::V5_0) if leave(ends.list(), out) => {
-                self.stored = Stored::Ended;
+        match (at_broker, config.version) {
+            (AtBroker::Unknown, Version::V5_0) if leave(ends.list(), out) => {
+                self.at_broker = AtBroker::Ended;
             }
             (_, Version::V3_1 | Version::V3_1_1 | Version::V5_0) => {
-                self.stored = Stored::Leftover;
+                self.at_broker = AtBroker::Leftover;
                 leave(PropertyList::EMPTY, out);
             }
         }
@@ -374,13 +376,13 @@ impl Opening {
     /// What a store has to say of the session, at this place.
     pub(super) fn identity(&self, config: &Config, place: &str) -> Identity {
         Identity {
-            ours: match self.stored {
-                Stored::Ours | Stored::Doubtful => true,
-                Stored::Unknown
-                | Stored::Ended
-                | Stored::Leftover
-                | Stored::Wiped
-                | Stored::Begun => false,
+            at_broker: match self.at_broker {
+                AtBroker::Ours | AtBroker::Doubtful => true,
+                AtBroker::Unknown
+                | AtBroker::Ended
+                | AtBroker::Leftover
+                | AtBroker::Wiped
+                | AtBroker::Begun => false,
             },
             version: config.version,
             client_id: config.client_id.clone(),
@@ -392,14 +394,14 @@ impl Opening {
     /// The store says this of the session, and it is that of this client.
     pub(super) fn restore(&mut self, identity: &Identity) {
         self.assigned = identity.assigned.as_deref().map(Rc::from);
-        if identity.ours {
-            self.stored = Stored::Ours;
+        if identity.at_broker {
+            self.at_broker = AtBroker::Ours;
         }
     }
 
     /// A DISCONNECT that ends the session at the broker was sent.
     pub(super) fn handle_session_ended(&mut self) {
-        self.stored = Stored::Unknown;
+        self.at_broker = AtBroker::Unknown;
     }
 }
 
@@ -435,9 +437,10 @@ impl Handshake {
     }
 }
 
-/// Whether there is a session that outlives connections. In 3.1.1 a client without an identifier cannot
-/// have one [MQTT-3.1.3-7 of 3.1.1]; in 5.0 the broker tells the identifier that it assigned.
-fn keeps_session(config: &Config) -> bool {
+/// Whether a session may be there that outlives connections, however short its expiry is. In 3.1.1 a client
+/// without an identifier cannot have one [MQTT-3.1.3-7 of 3.1.1]; in 5.0 the broker tells the identifier that
+/// it assigned.
+fn has_session(config: &Config) -> bool {
     match config.session {
         SessionMode::Fresh | SessionMode::Resume => {
             config.version != Version::V3_1_1 || !config.client_id.is_empty()

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::message::whole_seconds;
 use crate::properties::PropertyList;
 
 /// When a message is of no use any more.
@@ -48,8 +49,7 @@ impl Expiry {
             Self::At(end) if end < now => None,
             Self::At(end) => {
                 let left = end - now;
-                let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
-                Some(Some(u32::try_from(seconds).unwrap_or(u32::MAX)))
+                Some(Some(u32::try_from(whole_seconds(left)).unwrap_or(u32::MAX)))
             }
         }
     }

@@ -261,7 +261,9 @@ impl Journal {
 
     /// Whether the next process goes on with the session.
     pub(super) fn goes_on(&self) -> bool {
-        self.identity.as_ref().is_some_and(|identity| identity.ours)
+        self.identity
+            .as_ref()
+            .is_some_and(|identity| identity.at_broker)
     }
 
     /// The store says this of the session.

@@ -227,8 +227,8 @@ impl Protocol {
             && !self.out.needs_flush()
     }
 
-    /// Whether the peer takes our acknowledgements so slowly that nothing more should be read: above
-    /// 64 KiB of them.
+    /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
+    /// for: they must not pile up.
     pub fn is_clogged(&self) -> bool {
         self.out.is_clogged()
     }

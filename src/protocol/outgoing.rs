@@ -8,7 +8,8 @@ use crate::properties::{Properties, Property, PropertyFault, PropertyList};
 use crate::reason::Reason;
 use crate::version::Version;
 
-/// Bytes that a message counts beside topic and payload: about what its entry takes.
+/// Bytes that a message counts beside topic and payload, so that empty ones are bounded too. What its entry
+/// takes depends on the QoS, from about as much to some four times as much.
 pub(super) const OVERHEAD: usize = 64;
 
 /// The largest packet that MQTT can express: five bytes of fixed header and what they can count.

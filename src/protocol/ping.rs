@@ -10,7 +10,7 @@
 //!                                                           the link is dead
 //! ```
 //!
-//! A ping is due also when only one direction was silent: a client that only sends would else never
+//! A ping is due also when only one direction was silent: a client that only sends would otherwise never
 //! learn that nobody answers, and one that only receives would be dropped by its broker.
 //!
 //! PINGRESP may be late behind much other input. Meanwhile PINGREQ leaves again for every keep-alive in

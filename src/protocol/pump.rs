@@ -6,7 +6,7 @@ use super::session::{Online, Session};
 use super::{Chunk, Effect, Link, Protocol};
 
 /// The queues are looked through for what has expired at most this often. A MiB of small messages is 16,000
-/// of them, each with an end of its own, perhaps; and the standard counts their time in seconds.
+/// of them, which may all expire at different times; and the standard counts their time in seconds.
 const PACE: Duration = Duration::from_millis(100);
 
 impl Protocol {

@@ -95,7 +95,7 @@ impl Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Whether the broker has it, as far as is known.
-    pub ours: bool,
+    pub at_broker: bool,
     /// The version in which it was begun.
     pub version: Version,
     /// The identifier that the program gave.
@@ -226,7 +226,7 @@ fn write_message(message: &Message, dup: bool, out: &mut Vec<u8>) {
 /// Appends the value of [`Key::Session`].
 pub(super) fn write_identity(identity: &Identity, out: &mut Vec<u8>) {
     let assigned = identity.assigned.as_deref();
-    let flags = u8::from(identity.ours) | u8::from(assigned.is_some()) << 1;
+    let flags = u8::from(identity.at_broker) | u8::from(assigned.is_some()) << 1;
     out.extend_from_slice(&[FORMAT, flags, identity.version.level()]);
     write_sized(identity.client_id.as_bytes(), out);
     write_sized(assigned.unwrap_or_default().as_bytes(), out);
@@ -342,7 +342,7 @@ fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, &'static str> {
         _ => return Err("has unknown flags"),
     };
     Ok(Identity {
-        ours: flags & 1 != 0,
+        at_broker: flags & 1 != 0,
         version,
         client_id,
         assigned,

@@ -21,7 +21,7 @@ pub struct Restored {
     /// The session, as the earlier process had it.
     pub identity: Option<Identity>,
     /// Whether it is this client's: the same client identifier.
-    pub is_ours: bool,
+    pub is_same_client: bool,
     /// QoS 1 and 2 messages on their way out.
     pub unfinished: usize,
     /// Messages that were acknowledged and not taken, oldest first. Each is held once.
@@ -137,9 +137,9 @@ impl Protocol {
             self.session.inheritance = Inheritance::Waiting(restored.filters.clone());
         }
         if let Some(identity) = &found.identity {
-            restored.is_ours = identity.client_id == self.config.client_id;
+            restored.is_same_client = identity.client_id == self.config.client_id;
             self.config.version = identity.version;
-            if restored.is_ours {
+            if restored.is_same_client {
                 self.session.opening.restore(identity);
             } else {
                 self.disown();

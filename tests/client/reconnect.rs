@@ -385,7 +385,7 @@ fn credentials_and_will_are_asked_for_at_every_attempt() {
     let world = World::with_peers();
     let options = each_time(options(&world), |call, attempt| {
         assert_eq!(
-            attempt.number() as usize,
+            attempt.failed_before() as usize,
             call - 1,
             "failed attempts so far"
         );

@@ -107,7 +107,7 @@ fn new_credentials_are_asked_for_at_every_attempt() {
         for version in VERSIONS {
             let pump = options(&broker, version, "pump-1").before_connect(|attempt| {
                 Box::pin(async move {
-                    let password = if attempt.number() < 2 {
+                    let password = if attempt.failed_before() < 2 {
                         "old"
                     } else {
                         "secret"

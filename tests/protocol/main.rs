@@ -154,7 +154,7 @@ impl Disk {
         self.records
             .iter()
             .map(|(key, value)| Entry::read(&Record::new(*key, value.clone())))
-            .any(|entry| matches!(entry, Ok(Entry::Session(identity)) if identity.ours))
+            .any(|entry| matches!(entry, Ok(Entry::Session(identity)) if identity.at_broker))
     }
 
     /// The batch that was handed over is on disk. Returns whether there was one.

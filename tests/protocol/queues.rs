@@ -192,7 +192,7 @@ fn a_line_from_which_all_withdrew_is_empty() {
 }
 
 #[test]
-fn many_who_come_and_go_behind_one_who_stays_are_forgotten() {
+fn many_who_come_and_go_behind_one_who_stays_delay_nobody() {
     play(&two(), |scene| {
         let qos = Qos::AtLeastOnce;
         scene.publish(qos, b"a", Wait::None);

@@ -95,9 +95,9 @@ fn entry() -> impl Strategy<Value = Entry> {
         proptest::option::of(text()),
         text(),
     )
-        .prop_map(|(ours, version, client_id, assigned, place)| {
+        .prop_map(|(at_broker, version, client_id, assigned, place)| {
             Entry::Session(Identity {
-                ours,
+                at_broker,
                 version,
                 client_id,
                 assigned,

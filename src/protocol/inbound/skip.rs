@@ -12,7 +12,7 @@ const PUBLISH: u8 = 0x30;
 
 impl Protocol {
     /// A packet above our limit: on 5.0 the broker knew the limit; before, a message is skipped and
-    /// acknowledged, because it would else come back for ever.
+    /// acknowledged, because it would otherwise come back for ever.
     pub(super) fn skip<'a>(
         &mut self,
         first: u8,
