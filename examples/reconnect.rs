@@ -28,7 +28,7 @@ async fn example(executor: &LocalExecutor<'_>) -> Result<(), Box<dyn Error>> {
         .retry_delays(Duration::from_millis(200), Duration::from_secs(30))
         // Asked before each attempt: the place for a token that expires.
         .before_connect(|attempt| Box::pin(async { Ok(attempt.credentials("meter", "token")) }))
-        .give_up_when(|error, failed| error.is_permanent() || failed >= 5);
+        .give_up_when(|error, failed| error.is_permanent() || failed >= 20);
     let (client, driver) = Client::new(options);
     let _telling = executor.spawn(tell(client.clone()));
 

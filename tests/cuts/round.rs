@@ -82,7 +82,9 @@ fn options(url: &str, name: &str, version: Version, random: &mut Rng) -> Options
         .connack_timeout(Duration::from_millis(400))
         .connect_timeout(Duration::from_secs(2))
         .retry_delays(Duration::from_millis(1), Duration::from_millis(5))
-        .wait_timeout(HANGS);
+        .wait_timeout(HANGS)
+        // A broker that saves each message takes long on a slow disk.
+        .drain_timeout(HANGS);
     match random.u8(..3) {
         0 => options.receive_maximum(10),
         _ => options,

@@ -113,11 +113,12 @@ impl Broker {
     /// Sends it a signal: `STOP` freezes it, `USR1` makes it save.
     pub(crate) fn signal(&self, signal: &str) {
         let child = self.running.as_ref().expect("mosquitto runs");
-        let sent = Command::new("kill")
-            .arg(format!("-{signal}"))
+        // By the shell, which has it built in: the program is not everywhere.
+        let sent = Command::new("sh")
+            .args(["-c", "kill \"-$0\" \"$1\"", signal])
             .arg(child.id().to_string())
             .status()
-            .expect("the program `kill`");
+            .expect("a shell");
         assert!(sent.success(), "kill -{signal}: {sent}");
     }
 

@@ -1,6 +1,7 @@
 //! What a part of a test stands on: a program of the system, a port, a directory.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -31,11 +32,17 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("coracle-test-{}-{nth}", process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).expect("a directory for a test");
-        Self { directory }
+        loop {
+            let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("coracle-test-{}-{nth}", process::id());
+            let directory = std::env::temp_dir().join(name);
+            match fs::create_dir(&directory) {
+                Ok(()) => return Self { directory },
+                // An earlier process of this number was killed, and has left it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", directory.display()),
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -217,7 +217,12 @@ async fn ten_restarts(world: World, version: Version) {
         );
         if nth % 2 == 1 {
             broker.signal("STOP");
-            Timer::after(OUTAGE).await;
+            for _ in 0..GLANCES {
+                if writer.statistics().unfinished > 0 {
+                    break;
+                }
+                Timer::after(GLANCE).await;
+            }
             assert!(writer.statistics().unfinished > 0, "nothing was under way");
         }
         under_way += writer.statistics().unfinished;

@@ -105,6 +105,8 @@ fn a_delayed_will_comes_late_and_not_at_all_if_the_client_is_back() {
             .subscribe("gone", Qos::AtLeastOnce, Wait::Ack)
             .await
             .expect("granted");
+        // In seconds; all that is to come before the will takes less.
+        const DELAY: u32 = 5;
         let delayed = |text: &str, seconds| {
             let properties = Properties::new()
                 .will_delay_interval(seconds)
@@ -113,9 +115,9 @@ fn a_delayed_will_comes_late_and_not_at_all_if_the_client_is_back() {
         };
 
         // Two that vanish; one of them comes back at once [MQTT-3.1.3-9].
-        let pump = options(&broker, version, "pump").will(delayed("pump", 1));
+        let pump = options(&broker, version, "pump").will(delayed("pump", DELAY));
         world.connected(pump).await.crash().await;
-        let valve = options(&broker, version, "valve").will(delayed("valve", 1));
+        let valve = options(&broker, version, "valve").will(delayed("valve", DELAY));
         world.connected(valve).await.crash().await;
         let valve = options(&broker, version, "valve").session(coracle::Session::Resume);
         let valve = world.client(valve).await;

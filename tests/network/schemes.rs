@@ -1,5 +1,7 @@
 //! Every way to the broker, against mosquitto: what is published arrives, also right after a reconnect.
 
+use std::time::Duration;
+
 use coracle::{Client, Options, Qos, Tls, Version, Wait};
 
 use crate::pki::Authority;
@@ -96,14 +98,20 @@ fn a_secure_websocket_takes_messages_both_ways_and_again_after_a_reconnect() {
     by(Door::SecureWebSocket);
 }
 
+/// How long a handshake in single bytes may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Through a relay that passes single bytes, and cut by force afterwards.
 fn torn(door: Door, scheme: &str) {
     run(async |world| {
         let authority = Authority::new();
         let site = Site::open(&authority).await;
         let relay = Relay::start(site.port(door), &[Mode::Bytewise]);
-        let options =
-            options_at(&relay.url(scheme), Version::V5_0, "pump-1").tls(tls_for(door, &authority));
+        // Some 2,500 bytes, each with a sleep and a wake-up.
+        let options = options_at(&relay.url(scheme), Version::V5_0, "pump-1")
+            .tls(tls_for(door, &authority))
+            .connect_timeout(PATIENCE)
+            .connack_timeout(PATIENCE);
         let device = world.device(options);
         let mut events = device.client.events();
         let mut stream = device

@@ -55,6 +55,8 @@ impl Process {
         let mut child = command
             .args([test, "--exact", "--nocapture"])
             .env(PART, part)
+            // With one thread the test harness begins each line that a test says.
+            .env("RUST_TEST_THREADS", "2")
             .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
