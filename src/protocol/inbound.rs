@@ -170,7 +170,7 @@ impl Protocol {
             Packet::Pubrel(ack) => publish_in.handle_pubrel(ack.id, ledger, out),
             Packet::Pubcomp(ack) => match ids.owner(ack.id) {
                 Some(Owner::PublishOut(key)) => {
-                    publish_out.handle_pubcomp(key, ack.properties, window, ids, out)
+                    publish_out.handle_pubcomp(key, ack.reason, ack.properties, window, ids, out)
                 }
                 Some(Owner::Burnt) => {
                     publish_out.handle_burnt(ack.id, ids, out);

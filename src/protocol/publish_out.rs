@@ -128,6 +128,8 @@ enum Stage {
         order: u64,
         reason: Reason,
         remarks: Remarks,
+        /// Whether PUBREL was sent again on a later connection: the broker may have finished before.
+        resent: bool,
     },
 }
 
@@ -330,7 +332,8 @@ impl PublishOut {
                 order,
                 reason,
                 // Nobody is told of a success that nobody waits for.
-                remarks: entry.wait.map_or(Remarks::NONE, |_| said.into()),
+                remarks: entry.wait.map_or(Remarks::NONE, |_| Remarks::kept(said)),
+                resent: false,
             };
         }
         self.store_release(key, out);
@@ -340,11 +343,13 @@ impl PublishOut {
 
     /// PUBCOMP, for the entry `key`. Returns whether it belongs to something.
     ///
-    /// 0x92 after a replay means that the broker had finished before: that is success too. The reason is
-    /// that of PUBREC, which is about the message; of the properties the caller gets those of both.
+    /// 0x92 after a replay means that the broker had finished before: that is success too. At any other time
+    /// it has forgotten the message that it took (MQTT 5, table 3-7). Otherwise the reason is that of
+    /// PUBREC, which is about the message; of the properties the caller gets those of both.
     pub(super) fn handle_pubcomp(
         &mut self,
         key: usize,
+        answer: Reason,
         said: PropertyList<'_>,
         window: &mut Window,
         ids: &mut PacketIds,
@@ -355,10 +360,13 @@ impl PublishOut {
                 id,
                 reason,
                 remarks,
+                resent,
                 ..
             }) => {
                 ids.release(*id);
-                (*reason, std::mem::take(remarks))
+                let has_forgotten = answer.is_error() && !*resent;
+                let reason = if has_forgotten { answer } else { *reason };
+                (reason, std::mem::take(remarks))
             }
             Some(
                 Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } | Stage::Unsettled { .. },

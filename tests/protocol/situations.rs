@@ -738,6 +738,22 @@ fn situation_06_pubcomp_not_found_after_a_replay_is_ok() {
     });
 }
 
+#[test]
+fn situation_06_pubcomp_not_found_on_the_connection_of_the_pubrec_is_a_refusal() {
+    // MQTT 5, table 3-7: at other times than recovery it shows that the two sides differ about the session.
+    play_online(&v5(), |scene| {
+        let token = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+        scene.wire.clear();
+        scene.receive(b"\x50\x02\0\x01");
+        scene.sends(&[b"\x62\x02\0\x01"]);
+        scene.receive(b"\x70\x03\0\x01\x92");
+        let error = scene.fails(token);
+        assert_eq!(error.reason(), Some(Reason::PACKET_IDENTIFIER_NOT_FOUND));
+        assert_eq!(error.sent(), Sent::Yes);
+        assert!(scene.protocol.is_drained());
+    });
+}
+
 // 7. Unknown ids.
 
 #[test]

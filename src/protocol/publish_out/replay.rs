@@ -21,15 +21,20 @@ impl PublishOut {
     /// The connection is open and the broker still has the session: PUBRELs leave at once and in the
     /// order of their PUBRECs; they never wait for quota. PUBLISHes follow as there is room.
     pub(in crate::protocol) fn connected_present(
-        &self,
+        &mut self,
         limits: &Limits,
         out: &mut Outbox,
     ) -> Window {
         let mut released = Vec::new();
         let mut unsettled = Vec::new();
-        for (key, entry) in &self.entries {
-            match entry.stage {
-                Stage::Released { id, order, .. } => released.push((order, id)),
+        for (key, entry) in &mut self.entries {
+            match &mut entry.stage {
+                Stage::Released {
+                    id, order, resent, ..
+                } => {
+                    *resent = true;
+                    released.push((*order, *id));
+                }
                 Stage::Unsettled { .. } => unsettled.push((entry.order, key)),
                 Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } => {}
             }

@@ -184,6 +184,7 @@ impl PublishOut {
                 order: released,
                 reason,
                 remarks: Remarks::NONE,
+                resent: false,
             },
             written: Written::InThisSession,
             cuts: 0,
