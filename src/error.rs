@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::obstacle::Obstacle;
-use crate::properties::{PropertyFault, PropertyList, Remarks};
+use crate::properties::{PropertyFault, PropertyList, Remarks, short_text};
 use crate::reason::Reason;
 use crate::store::StoreError;
 use crate::topic::TopicError;
@@ -245,13 +245,8 @@ impl Error {
     }
 
     /// The same with what the broker said.
-    pub(crate) fn with_properties(self, properties: PropertyList<'_>) -> Self {
-        self.with_remarks(properties.into())
-    }
-
-    /// The same with what the broker said, as it is kept already.
-    pub(crate) fn with_remarks(mut self, remarks: Remarks) -> Self {
-        self.remarks = remarks;
+    pub(crate) fn with_properties(mut self, properties: PropertyList<'_>) -> Self {
+        self.remarks = Remarks::kept(properties);
         self
     }
 
@@ -271,11 +266,11 @@ impl Error {
         let kind = ErrorKind::Refused {
             reason,
             filter: filter.map(Into::into),
-            text: remarks.list().reason_string().map(Into::into),
+            text: short_text(remarks.list()).map(Into::into),
         };
         Self::new(kind, doing)
             .sent_as(Sent::Yes)
-            .with_remarks(remarks)
+            .with_properties(remarks.list())
     }
 
     /// A call that makes no sense, in words.
@@ -351,7 +346,7 @@ impl Error {
     }
 
     /// The properties with which the broker refused or disconnected: its reason string, user properties, a
-    /// Server Reference; MQTT 5 only.
+    /// Server Reference; MQTT 5 only. Of more than 4 KiB at most the first and the last are kept.
     pub fn properties(&self) -> PropertyList<'_> {
         self.remarks.list()
     }

@@ -13,6 +13,7 @@ use crate::reason::Reason;
 use crate::topic::check_topic;
 
 pub use self::remarks::Remarks;
+pub(crate) use self::remarks::short_text;
 use self::value::{Pair, Value, Variable};
 
 /// The largest variable byte integer (MQTT 5, section 1.5.5).

@@ -231,7 +231,7 @@ impl Subscription {
     }
 
     /// What the broker said with the SUBACK for `filter`, if the subscribe waited for it: its reason
-    /// string, user properties; MQTT 5 only.
+    /// string, user properties; MQTT 5 only. Of more than 4 KiB at most the reason string is kept.
     pub fn properties_of(&self, filter: &str) -> PropertyList<'_> {
         self.granted
             .iter()

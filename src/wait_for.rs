@@ -118,8 +118,8 @@ impl Published {
 
     /// What the broker said with its acknowledgement: its reason string, user properties; MQTT 5 only.
     ///
-    /// At QoS 2 these are the properties of PUBREC, and behind them those of PUBCOMP. None if the call did
-    /// not wait for the broker.
+    /// At QoS 2 these are the properties of PUBREC, and behind them those of PUBCOMP; of more than 4 KiB of
+    /// PUBREC at most the reason string is kept. None if the call did not wait for the broker.
     pub fn properties(&self) -> PropertyList<'_> {
         self.remarks.list()
     }

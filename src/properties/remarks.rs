@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use super::{Properties, PropertyList};
 
+/// Bytes of what a broker says that are kept at most with an error, which may be in an event that nobody
+/// reads; with a PUBREC, until its PUBCOMP; and with a subscription. There may be a thousand of each, and a
+/// packet may have a MiB.
+const KEPT: usize = 4096;
+
 /// The properties of an answer, kept for the caller: a reason string, user properties. Shared, because
 /// one answer may be for several filters; none take no memory, so the usual answer costs nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,6 +18,22 @@ pub struct Remarks(Option<Arc<Properties>>);
 impl Remarks {
     /// No properties.
     pub const NONE: Self = Self(None);
+
+    /// For what may be kept for long: at most [`KEPT`] bytes; of more what a program acts upon, the reason
+    /// string and the Server Reference, each if it is shorter.
+    pub(crate) fn kept(list: PropertyList<'_>) -> Self {
+        if list.as_bytes().len() <= KEPT {
+            return list.into();
+        }
+        let mut kept = Properties::new();
+        if let Some(text) = short_text(list) {
+            kept = kept.reason_string(text);
+        }
+        if let Some(place) = list.server_reference().filter(|text| text.len() < KEPT) {
+            kept = kept.server_reference(place);
+        }
+        kept.list().into()
+    }
 
     /// What is in them, for reading.
     pub fn list(&self) -> PropertyList<'_> {
@@ -41,6 +62,11 @@ impl Remarks {
     }
 }
 
+/// The reason string in them, unless it is too long to be kept.
+pub(crate) fn short_text(list: PropertyList<'_>) -> Option<&str> {
+    list.reason_string().filter(|text| text.len() < KEPT)
+}
+
 impl From<PropertyList<'_>> for Remarks {
     fn from(list: PropertyList<'_>) -> Self {
         Self((!list.is_empty()).then(|| Arc::new(list.into())))
@@ -50,5 +76,26 @@ impl From<PropertyList<'_>> for Remarks {
 impl fmt::Debug for Remarks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.list().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_words_the_reason_string_and_the_reference_stay() {
+        let few = Properties::new()
+            .reason_string("elsewhere")
+            .server_reference("other:1883")
+            .user_property("a", "b");
+        assert_eq!(Remarks::kept(few.list()).list(), few.list());
+        let many = few.user_property("c", &"d".repeat(KEPT));
+        let kept = Remarks::kept(many.list());
+        assert_eq!(kept.list().reason_string(), Some("elsewhere"));
+        assert_eq!(kept.list().server_reference(), Some("other:1883"));
+        assert_eq!(kept.list().user_properties().count(), 0);
+        let long = Properties::new().reason_string(&"e".repeat(KEPT));
+        assert_eq!(Remarks::kept(long.list()), Remarks::NONE);
     }
 }

@@ -40,7 +40,7 @@ use super::{Config, Login, SessionMode};
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::Message;
-use crate::properties::{Properties, Property, PropertyList};
+use crate::properties::{Properties, Property, PropertyList, short_text};
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -499,7 +499,7 @@ fn leave(properties: PropertyList<'_>, out: &mut Outbox) -> bool {
 }
 
 fn refused(connack: &Connack<'_>) -> Error {
-    let text = connack.properties.reason_string().map(Into::into);
+    let text = short_text(connack.properties).map(Into::into);
     Error::new(
         ErrorKind::Refused {
             reason: connack.reason,

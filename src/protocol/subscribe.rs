@@ -317,7 +317,7 @@ impl Subscribing {
             ..
         } = self.flights.remove(key);
         ids.release(id);
-        let remarks = Remarks::from(suback.properties);
+        let remarks = Remarks::kept(suback.properties);
         let properties = Remarks::from(request.properties.list());
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
             unsubscribing.overtaken(filter, request.order);
