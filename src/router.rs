@@ -343,7 +343,7 @@ impl Router {
     /// [`Router::done`].
     pub(crate) fn route(&mut self, topic: &str, said: PropertyList<'_>) -> Vec<usize> {
         let mut hits = std::mem::take(&mut self.hits);
-        hits.clear();
+        self.begin_anew(&mut hits);
         let known = match self.trust {
             Trust::Sure if self.unnumbered == 0 => {
                 self.route_by_identifiers(topic, said, &mut hits)
@@ -351,17 +351,30 @@ impl Router {
             Trust::Sure | Trust::Doubtful => false,
         };
         if !known {
+            self.begin_anew(&mut hits);
             self.route_by_topic(topic, |_| true, &mut hits);
         }
-        self.message += 1;
-        let message = self.message;
-        hits.retain(|key| {
-            let Some(subscriber) = self.subscribers.get_mut(*key) else {
-                return false;
-            };
-            std::mem::replace(&mut subscriber.seen, message) != message
-        });
         hits
+    }
+
+    fn begin_anew(&mut self, hits: &mut Vec<usize>) {
+        hits.clear();
+        self.message += 1;
+    }
+
+    /// Adds the subscribers of a filter that are not among the hits yet. At once: a packet may name one
+    /// identifier a quarter of a million times.
+    fn hit(&mut self, filter: usize, hits: &mut Vec<usize>) {
+        let Some(entry) = self.filters.get(filter) else {
+            return;
+        };
+        for key in &entry.subscribers {
+            if let Some(subscriber) = self.subscribers.get_mut(*key)
+                && std::mem::replace(&mut subscriber.seen, self.message) != self.message
+            {
+                hits.push(*key);
+            }
+        }
     }
 
     /// By the identifiers alone where they say everything; else by the topic among the filters that have
@@ -375,16 +388,15 @@ impl Router {
         let mut whole = true;
         for number in said.subscription_identifiers() {
             let Some(group) = self.groups.get(number) else {
-                hits.clear();
                 return false;
             };
-            match group.like_one().and_then(|filter| self.filters.get(filter)) {
-                Some(entry) => hits.extend_from_slice(&entry.subscribers),
+            match group.like_one() {
+                Some(filter) => self.hit(filter, hits),
                 None => whole = false,
             }
         }
         if !whole {
-            hits.clear();
+            self.begin_anew(hits);
             let asked = |identifier: Identifier| {
                 let mut numbers = said.subscription_identifiers();
                 numbers.any(|number| identifier.number() == Some(number))
@@ -403,14 +415,14 @@ impl Router {
     ) {
         self.root
             .collect(Some(topic), topic.starts_with('$'), &mut self.matched);
-        for filter in self.matched.drain(..) {
-            match self.filters.get(filter) {
-                Some(entry) if wanted(entry.identifier) => {
-                    hits.extend_from_slice(&entry.subscribers);
-                }
-                Some(_) | None => {}
+        let mut matched = std::mem::take(&mut self.matched);
+        for filter in matched.drain(..) {
+            let entry = self.filters.get(filter);
+            if entry.is_some_and(|entry| wanted(entry.identifier)) {
+                self.hit(filter, hits);
             }
         }
+        self.matched = matched;
     }
 
     /// The handler of a subscriber that the last message was routed to; none for one that took its key

@@ -122,6 +122,9 @@ fn a_hostile_peer_costs_bounded_memory() {
         messages_taken_behind_an_unread_one_cost_nothing(version);
     }
     messages_of_nothing_but_properties_are_bounded();
+    what_is_said_beside_a_pubrec_is_bounded();
+    what_is_said_beside_a_suback_is_bounded();
+    an_identifier_that_is_named_again_and_again_costs_nothing();
     every_identifier_in_use_is_bounded();
 }
 
@@ -281,6 +284,84 @@ fn messages_of_nothing_but_properties_are_bounded() {
     }
     let held = held(&region);
     assert!(held < 6 * MIB, "{held} bytes");
+}
+
+/// User properties of some 640 KB.
+fn many_words() -> Vec<u8> {
+    [b"\x26\x00\x01k\xff\xf0".as_slice(), &[b'v'; 0xFFF0]]
+        .concat()
+        .repeat(10)
+}
+
+/// An answer with these properties: PUBREC, SUBACK.
+fn answer(first: u8, id: u16, reason: u8, properties: &[u8]) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    if first == 0x50 {
+        body.push(reason);
+    }
+    body.extend(length(properties.len()));
+    body.extend(properties);
+    if first == 0x90 {
+        body.push(reason);
+    }
+    let mut packet = vec![first];
+    packet.extend(length(body.len()));
+    packet.extend(body);
+    packet
+}
+
+/// A hundred exchanges that never end, each with all that a broker may say in a packet.
+fn what_is_said_beside_a_pubrec_is_bounded() {
+    let mut setup = Setup::connected(Version::V5_0);
+    let words = many_words();
+    let region = Region::new(ALLOCATOR);
+    let mut waits = Vec::new();
+    for id in 1..=100 {
+        let publishing = setup.client.publish("t", "x", Qos::ExactlyOnce, Wait::Ack);
+        waits.push(publishing);
+        setup.world.run_until_idle();
+        setup.peer.received();
+        setup.peer.send(&answer(0x50, id, 0, &words));
+        setup.peer.received();
+    }
+    let held = held(&region);
+    assert!(held < 4 * MIB, "{held} bytes");
+    assert!(setup.client.is_connected());
+}
+
+/// Thirty handles, each granted with as much.
+fn what_is_said_beside_a_suback_is_bounded() {
+    let mut setup = Setup::connected(Version::V5_0);
+    let words = many_words();
+    let region = Region::new(ALLOCATOR);
+    let mut streams = Vec::new();
+    for id in 1..=30 {
+        let subscribing = setup.client.subscribe("t", Qos::AtMostOnce, Wait::Ack);
+        setup.world.run_until_idle();
+        setup.peer.received();
+        setup.peer.send(&answer(0x90, id, 0, &words));
+        let stream = setup.world.block_on(subscribing).expect("granted");
+        streams.push(stream);
+    }
+    let held = held(&region);
+    assert!(held < 4 * MIB, "{held} bytes");
+}
+
+/// A message that says a quarter of a million times for which subscription it is.
+fn an_identifier_that_is_named_again_and_again_costs_nothing() {
+    let mut setup = Setup::connected(Version::V5_0);
+    let mut streams: Vec<_> = (0..20)
+        .map(|_| setup.subscribe(Acknowledge::OnTake, "t"))
+        .collect();
+    let packet = publish(Version::V5_0, 0x30, 0, &b"\x0b\x80\x80\x01".repeat(250_000));
+    let region = Region::new(ALLOCATOR);
+    setup.peer.send(&packet);
+    for stream in &mut streams {
+        assert!(stream.try_next().is_some());
+        assert!(stream.try_next().is_none(), "once");
+    }
+    let held = held(&region);
+    assert!(held < MIB, "{held} bytes");
 }
 
 /// QoS 2 messages under all identifiers, and none is ever released.

@@ -74,11 +74,12 @@ impl Default for Groups {
 }
 
 impl Group {
-    /// A filter that stands for all, if the topic need not be looked at.
+    /// A filter that stands for all, if the topic need not be looked at. It is with an identifier of the
+    /// user's, who may give it again while messages for its last filter are on their way.
     pub(super) fn like_one(&self) -> Option<usize> {
-        match self.state {
-            State::LikeOne => self.filters.first().copied(),
-            State::Apart | State::Shrunk => None,
+        match (self.whose, self.state) {
+            (Whose::Ours, State::LikeOne) => self.filters.first().copied(),
+            (Whose::Ours, State::Apart | State::Shrunk) | (Whose::Users, _) => None,
         }
     }
 }

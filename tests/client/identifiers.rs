@@ -168,6 +168,22 @@ fn what_is_on_its_way_for_an_ended_filter_reaches_neither_its_neighbours_nor_the
 }
 
 #[test]
+fn a_late_message_does_not_reach_the_next_filter_with_the_same_number_of_the_programs() {
+    let (setup, mut peer) = Setup::connected();
+    let given = |filter: &str| {
+        let filters = Filters::new(filter, Qos::AtMostOnce).identifier(5);
+        now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted")
+    };
+    drop(given("a"));
+    let mut next = given("b");
+    peer.received();
+    peer.send(&publish("a", &[b"\x0b\x05"], 1));
+    peer.send(&publish("b", &[b"\x0b\x05"], 2));
+    assert_eq!(payloads(&mut next), [2]);
+    assert_eq!(setup.client.statistics().unmatched, 1);
+}
+
+#[test]
 fn an_inline_handler_is_found_by_its_identifier_too() {
     let (setup, mut peer) = Setup::connected();
     let seen = Rc::new(RefCell::new(Vec::new()));
