@@ -38,7 +38,8 @@ impl<'a> Auth<'a> {
         // [MQTT-3.15.2-1]
         let reason = reader.reason(REASONS, "MQTT-3.15.2-1")?;
         let properties = properties::decode(version, &mut reader, Place::Auth)?;
-        if properties.authentication_method().is_none() {
+        // Success may come without anything; whether it may without this is up to who began the exchange.
+        if properties.authentication_method().is_none() && reason != Reason::SUCCESS {
             return Err(Violation::protocol(
                 "MQTT5 3.15.2.2.2",
                 "AUTH has no Authentication Method",

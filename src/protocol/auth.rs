@@ -83,9 +83,10 @@ pub(super) struct Authentication {
     patience: Duration,
     /// When the step at hand has to be done; none between exchanges, and if the patience has no end.
     deadline: Option<Instant>,
-    /// The keep-alive in force, once CONNACK told it; none if there is none.
+    /// The keep-alive in force: of CONNECT, then as CONNACK told it; none if there is none.
     keep_alive: Option<Duration>,
-    /// While others are held back: when something of ours has to leave again, be it only PINGREQ.
+    /// Where nothing else of ours may leave, before CONNACK and while others are held back: when something
+    /// has to leave again.
     quiet_until: Option<Instant>,
     /// Challenges of this exchange so far.
     challenges: u32,
@@ -130,6 +131,11 @@ pub(super) enum Verified {
 impl Authentication {
     /// CONNECT with this login was sent.
     pub(super) fn new(login: &Login, config: &Config, patience: Duration, now: Instant) -> Self {
+        // What CONNECT says holds from the moment when it is sent.
+        let keep_alive = match config.keep_alive {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds.into())),
+        };
         Self {
             method: Rc::clone(&login.method),
             one_sided: login.one_sided,
@@ -137,8 +143,8 @@ impl Authentication {
             state: State::Awaited(Purpose::Connect),
             patience,
             deadline: now.checked_add(patience),
-            keep_alive: None,
-            quiet_until: None,
+            keep_alive,
+            quiet_until: keep_alive.and_then(|span| now.checked_add(span)),
             challenges: 0,
             renewal: None,
             waits: Vec::new(),
@@ -149,6 +155,7 @@ impl Authentication {
     /// The connection is open, with this keep-alive.
     pub(super) fn connected(&mut self, keep_alive: Option<Duration>) {
         self.keep_alive = keep_alive;
+        self.quiet_until = None;
     }
 
     /// AUTH arrived.
@@ -276,9 +283,15 @@ impl Authentication {
         });
         match sent {
             Ok(()) => {
+                let is_quiet = match purpose {
+                    Purpose::Connect => true,
+                    Purpose::Renewal => self.holds_back,
+                };
+                if is_quiet {
+                    self.quiet_until = self.keep_alive.and_then(|span| now.checked_add(span));
+                }
                 if purpose == Purpose::Renewal && self.holds_back {
                     out.hold_back();
-                    self.quiet_until = self.keep_alive.and_then(|span| now.checked_add(span));
                 }
                 self.step(State::Awaited(purpose), now);
                 Ok(())
@@ -384,8 +397,8 @@ impl Authentication {
         self.renewal.is_some_and(|renewal| now >= renewal)
     }
 
-    /// Each step has the patience anew; the number of challenges bounds the whole. While others are held back
-    /// the server's step and ours share one keep-alive [MQTT-3.1.2-20], [MQTT-3.2.2-21].
+    /// Each step has the patience anew; the number of challenges bounds the whole. Where nothing else of ours
+    /// may leave, the server's step and ours share one keep-alive [MQTT-3.1.2-20], [MQTT-3.2.2-21].
     fn step(&mut self, state: State, now: Instant) {
         self.state = state;
         let ends = [now.checked_add(self.patience), self.quiet_until];

@@ -103,7 +103,7 @@ impl Protocol {
 
     /// Says goodbye to a server whose authentication we give up. The reasons for it (0x87 above all) are
     /// the server's alone; this one says nothing that helps an attacker (MQTT 5, table 3-10).
-    fn break_off(&mut self) {
+    pub(super) fn break_off(&mut self) {
         // Three bytes, which every broker accepts that was let past its CONNACK.
         let _ = self.disconnect(Reason::UNSPECIFIED_ERROR, PropertyList::EMPTY);
     }

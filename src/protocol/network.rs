@@ -161,8 +161,11 @@ impl Protocol {
                     self.session.shrink();
                     self.out.shrink();
                 }
-                if let Some(auth) = &mut online.auth {
-                    auth.handle_timeout(now, &mut self.out)?;
+                if let Some(auth) = &mut online.auth
+                    && let Err(error) = auth.handle_timeout(now, &mut self.out)
+                {
+                    self.break_off();
+                    return Err(error);
                 }
                 if self.out.holds_back() {
                     // The server owes an AUTH, and that is watched.

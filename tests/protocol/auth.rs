@@ -322,6 +322,28 @@ fn each_step_has_its_time_anew() {
 }
 
 #[test]
+fn before_connack_the_steps_of_both_sides_share_a_keep_alive() {
+    // [MQTT-3.1.2-20]: nothing but AUTH may leave then, so a broker may count from CONNECT and from each AUTH.
+    let config = Config {
+        keep_alive: 10,
+        ..v5()
+    };
+    play(&config, |scene| {
+        begin(scene, &login());
+        for _ in 0..2 {
+            scene.wait(5);
+            scene.receive(CHALLENGE);
+            scene.wait(4);
+            answer(scene, "");
+        }
+        scene.wait(9);
+        scene.receive(CHALLENGE);
+        let error = scene.pass(seconds(1)).expect_err("it took too long");
+        assert!(matches!(error.kind(), ErrorKind::TimedOut(span) if *span == seconds(10)));
+    });
+}
+
+#[test]
 fn a_step_that_takes_too_long_is_the_end_whoever_has_the_word() {
     for (bytes, answered) in [
         (b"".as_slice(), false),
@@ -392,14 +414,21 @@ fn where_the_server_proves_nothing_success_need_not_repeat_the_method() {
         begin(scene, &login);
         scene.receive(CONNACK_5);
         believe(scene, None);
-        scene.effects.clear();
-        let token = reauthenticate(scene);
-        assert_eq!(asked(scene).0, "begin");
-        answer(scene, "");
-        scene.receive(b"\xF0\0");
-        assert_eq!(asked(scene).0, "finish");
-        believe(scene, None);
-        is_authenticated(scene, token);
+        // The short form, the long one that says the same, and one with words (MQTT 5, section 3.15.2.1).
+        for success in [
+            &b"\xF0\0"[..],
+            b"\xF0\x02\0\0",
+            b"\xF0\x06\0\x04\x1F\0\x01w",
+        ] {
+            scene.effects.clear();
+            let token = reauthenticate(scene);
+            assert_eq!(asked(scene).0, "begin");
+            answer(scene, "");
+            scene.receive(success);
+            assert_eq!(asked(scene).0, "finish");
+            believe(scene, None);
+            is_authenticated(scene, token);
+        }
     });
     play(&v5(), |scene| {
         begin(scene, &login);
@@ -637,8 +666,12 @@ fn a_reauthentication_that_stalls_ends_the_connection() {
             }
             scene.wait(9);
             scene.goes_on(token);
+            scene.wire.clear();
             let error = scene.pass(seconds(1)).expect_err("it took too long");
             assert_eq!(error.to_string(), "authenticate: no answer within 10s");
+            scene.turn();
+            // [MQTT-4.12.1-2]
+            scene.sends(&[BREAK_OFF]);
             scene.cut();
             assert!(matches!(scene.fails(token).kind(), ErrorKind::TimedOut(_)));
         });
