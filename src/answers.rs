@@ -247,7 +247,7 @@ impl State {
     }
 
     fn send_request(&mut self, token: Token, inbox: &str) -> Result<()> {
-        let Some((message, tag)) = self.waiters.hand_over(token) else {
+        let Some((message, tag)) = self.waiters.hand_over(token, self.now)? else {
             return Ok(());
         };
         let version = self.protocol.config().version;

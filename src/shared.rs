@@ -54,7 +54,7 @@ pub(crate) struct State {
     pub(crate) heritage: Heritage,
     driver: DriverState,
     /// When the driver's turn began, and when CONNACK came.
-    now: Option<Instant>,
+    pub(crate) now: Option<Instant>,
     pub(crate) connected_at: Option<Instant>,
     /// Where the connection leads, or the last attempt led.
     pub(crate) endpoint: Option<Endpoint>,

@@ -1,7 +1,8 @@
 //! Waits: entries of a slab, ended by the protocol, by time, or by the end of the client.
 //!
 //! ```text
-//!     a call ──► Waiting ── answered, timed out, closed ──► Done ── the future takes it ──► gone
+//!     a call ──► Waiting ── answered, or timed out and settled, closed ──► Done ── the future takes it ──► gone
+//!                   ├── timed out, and the answer is still to come ──► Late ── answered ──► Done
 //!                   └── the future is dropped ──► Abandoned ── answered ──► gone
 //! ```
 //!
@@ -261,6 +262,9 @@ impl Waiters {
             let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else {
                 continue;
             };
+            if let Some(asked) = &mut waiting.asked {
+                asked.stamp(now);
+            }
             // Without a deadline if there is no timeout, or one beyond the end of time.
             let Some(deadline) = waiting.timeout.and_then(|timeout| now.checked_add(timeout))
             else {

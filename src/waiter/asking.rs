@@ -13,6 +13,7 @@
 //! published again when the link was lost. At QoS 1 and 2 the protocol does that until the broker has it.
 
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use super::{Place, Waiter, Waiters, Waiting};
 use crate::error::{Doing, Error, ErrorKind, Result, Sent};
@@ -29,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) place: u64,
     /// The request itself, for as long as it may have to be sent from here.
     message: Option<Message>,
+    /// When the request itself is of no use any more, counted from the call and not from when it leaves.
+    expires: Option<Instant>,
     stage: Stage,
     sent: Sent,
 }
@@ -83,8 +86,18 @@ impl Asked {
             tag,
             place,
             message: Some(message),
+            expires: None,
             stage: Stage::Held,
             sent: Sent::No,
+        }
+    }
+
+    /// It was made just before this instant.
+    pub(super) fn stamp(&mut self, now: Instant) {
+        let list = self.message.as_ref().map(Message::property_list);
+        let seconds = list.and_then(|list| list.message_expiry_interval());
+        if let (Some(seconds), None) = (seconds, self.expires) {
+            self.expires = now.checked_add(Duration::from_secs(seconds.into()));
         }
     }
 }
@@ -176,20 +189,41 @@ impl Waiters {
         }
     }
 
-    /// The request of this wait is handed to the protocol now. Returns it with its tag; what may have to be
-    /// sent again stays here too.
-    pub(crate) fn hand_over(&mut self, token: Token) -> Option<(Message, u64)> {
+    /// The request of this wait is handed to the protocol now. Returns it with its tag, and with what is left
+    /// of its expiry; what may have to be sent again stays here too.
+    ///
+    /// # Errors
+    /// It has expired.
+    pub(crate) fn hand_over(
+        &mut self,
+        token: Token,
+        now: Option<Instant>,
+    ) -> Result<Option<(Message, u64)>> {
         let Some(Waiter::Waiting(waiting)) = self.slab.get_mut(token) else {
-            return None;
+            return Ok(None);
+        };
+        let Some(asked) = &mut waiting.asked else {
+            return Ok(None);
+        };
+        let left = match (asked.expires, now) {
+            (Some(end), Some(now)) if end <= now => {
+                let error = Error::new(ErrorKind::Expired, Doing::Requesting);
+                return Err(error.sent_as(asked.sent));
+            }
+            (Some(end), Some(now)) => Some(end - now),
+            (None, _) | (_, None) => None,
         };
         waiting.parked = None;
-        let asked = waiting.asked.as_mut()?;
         asked.stage = Stage::Handed;
-        let message = match asked.message.as_ref()?.quality_of_service() {
-            Qos::AtMostOnce => asked.message.clone()?,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => asked.message.take()?,
+        let message = match asked.message.as_ref().map(Message::quality_of_service) {
+            Some(Qos::AtMostOnce) => asked.message.clone(),
+            Some(Qos::AtLeastOnce | Qos::ExactlyOnce) => asked.message.take(),
+            None => None,
         };
-        Some((message, asked.tag))
+        Ok(message.map(|message| match left {
+            Some(left) => (message.expiry(left), asked.tag),
+            None => (message, asked.tag),
+        }))
     }
 
     /// The link was lost: holds again what only an answer could have acknowledged. Returns the places. What the

@@ -66,6 +66,69 @@ fn request(setup: &Setup, peer: &mut Peer) -> (Requesting, [u8; 16]) {
 
 // How it looks.
 
+/// The Message Expiry Interval of a request, behind its Correlation Data.
+#[track_caller]
+fn expiry(request: &[u8]) -> Option<u32> {
+    let before = b"\x09\x00\x10";
+    let start = request
+        .windows(before.len())
+        .position(|window| window == before)
+        .expect("it has Correlation Data");
+    let rest = request[start + before.len() + 16..].strip_prefix(b"\x02")?;
+    rest.first_chunk().copied().map(u32::from_be_bytes)
+}
+
+/// Requests with 100 s, as they are when some of their time is over.
+fn aged(requests: &[u8], seconds: u8) -> Vec<u8> {
+    let mut requests = requests.to_vec();
+    for start in 0..requests.len() {
+        if requests[start..].starts_with(b"\x02\0\0\0\x64") {
+            requests[start + 4] -= seconds;
+        }
+    }
+    requests
+}
+
+#[test]
+fn the_time_of_a_request_runs_from_the_call_on_wherever_it_waits() {
+    let (setup, mut peer) = Setup::connected();
+    let asked = setup.client.request("t", "x", 60 * SECOND);
+    let stale = setup
+        .client
+        .request_message(Message::new("t", "x").expiry(5 * SECOND), 60 * SECOND);
+    peer.expect(SUBSCRIBE);
+    setup.world.advance(50 * SECOND);
+    peer.received();
+    peer.send(SUBACK);
+    let request = peer.received();
+    assert_eq!(expiry(&request), Some(10));
+    // What lapsed is not sent; nor is there a second packet.
+    let error = failure(now(stale));
+    assert!(matches!(error.kind(), ErrorKind::Expired), "{error}");
+    assert_eq!(error.sent(), Sent::No);
+    assert_eq!(usize::from(request[1]) + 2, request.len());
+    peer.send(&answer(&correlation(&request), b'y'));
+    assert_eq!(now(asked).expect("answered").payload(), b"y");
+}
+
+#[test]
+fn a_request_that_is_sent_again_says_what_is_left_of_its_time() {
+    let (setup, mut peer) = ready();
+    let asked = setup.client.request("t", "x", 60 * SECOND);
+    assert_eq!(expiry(&peer.received()), Some(60));
+    setup.world.advance(30 * SECOND);
+    setup.world.network().cut(coracle::testkit::Cut::Reset);
+    setup.world.advance(SECOND);
+    let mut peer = setup.world.peer();
+    peer.received();
+    peer.send(CONNACK_PRESENT);
+    let request = peer.received();
+    let left = expiry(&request).expect("it has one");
+    assert!((28..=29).contains(&left), "{left}");
+    peer.send(&answer(&correlation(&request), b'y'));
+    assert_eq!(now(asked).expect("answered").payload(), b"y");
+}
+
 #[test]
 fn a_request_leaves_when_the_subscription_for_its_answer_stands() {
     let (setup, mut peer) = Setup::connected();
@@ -508,9 +571,9 @@ fn a_request_without_an_answer_is_published_again_after_a_lost_link() {
     setup.world.run_until_idle();
     let third = setup.client.request("t", "3", timeout);
     let mut peer = setup.greet_later(CONNACK_PRESENT);
-    // In their order, and what was published before is the same, its number included.
+    // In their order, and what was published before is the same, its number included, but for its time.
     let again = peer.received();
-    assert_eq!(again[..before.len()], before);
+    assert_eq!(again[..before.len()], aged(&before, 1));
     assert_eq!(again.len(), before.len() / 2 * 3);
     for (requesting, packet) in [first, second, third]
         .into_iter()
@@ -578,7 +641,8 @@ fn after_a_lost_session_the_subscription_comes_first_and_is_confirmed() {
         answered[3] = 3;
         peer.send(&answered);
         let all = peer.received();
-        assert!(all.starts_with(&before), "{}", all.escape_ascii());
+        let first = aged(&before, 3);
+        assert!(all.starts_with(&first), "{}", all.escape_ascii());
         // A topic of one letter, and what follows it in each version.
         let topic: &[u8] = if version == Version::V5_0 {
             b"\x01t\x2d"
