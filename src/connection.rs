@@ -1,6 +1,6 @@
 //! One connection: read, feed, write, once per turn.
 //!
-//! A turn is bounded: at most [`READS`] reads and as many writes, then the others on the thread have
+//! A turn is bounded: at most [`ROUNDS`] reads and as many writes, then the others on the thread have
 //! theirs. All that a turn brings about leaves in as few writes as there are full buffers.
 
 use std::rc::Rc;
@@ -17,8 +17,8 @@ use crate::reader::{Buffer, Input, Reader};
 use crate::shared::{Shared, State};
 use crate::transport::BoxedTransport;
 
-/// Reads and writes of one turn. At 64 KiB each that is half a megabyte, well below a millisecond.
-const READS: usize = 8;
+/// Reads of one turn, and writes. At 64 KiB each that is half a megabyte, well below a millisecond.
+const ROUNDS: usize = 8;
 
 /// An open transport with the protocol on it.
 pub(crate) struct Connection {
@@ -43,14 +43,23 @@ pub(crate) enum Outcome {
     Failed(Error, End),
 }
 
-/// What a turn leaves to be done.
-enum Turn {
-    /// Nothing until something comes.
+/// Why a turn reads no more.
+enum Read {
+    /// Nothing is here to be read, or nothing may be before the authenticator's answer.
     Idle,
-    /// More than fits into a turn.
+    /// It has read as much as fits into a turn.
     Busy,
-    /// Nothing was read, because the peer does not take our answers.
+    /// The peer takes our acknowledgements too slowly, or the store what they wait for. Something may have
+    /// been read before.
     Clogged,
+}
+
+/// When it goes on.
+enum Next {
+    /// As soon as the others on the thread had their turn.
+    AtOnce,
+    /// When something comes, or the transport takes bytes again.
+    WhenWoken,
 }
 
 impl Connection {
@@ -79,11 +88,11 @@ impl Connection {
                 let now = clock.now();
                 shared.with(|state| state.begin_turn(now));
                 match self.turn(now, shared, clock, keeper, cx) {
-                    Ok(Turn::Busy) => {
+                    Ok(Next::AtOnce) => {
                         shared.with(|state| state.give_way(cx.waker()));
                         return Poll::Pending;
                     }
-                    Ok(Turn::Idle | Turn::Clogged) => {}
+                    Ok(Next::WhenWoken) => {}
                     Err(outcome) => return Poll::Ready(outcome),
                 }
                 let deadline = shared.with(|state| {
@@ -106,7 +115,7 @@ impl Connection {
         clock: &dyn Clock,
         keeper: &mut Keeper,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Turn, Outcome> {
+    ) -> std::result::Result<Next, Outcome> {
         let read = self.read(now, shared, cx)?;
         shared.with(|state| {
             // Handlers may have called.
@@ -134,15 +143,18 @@ impl Connection {
         let stored = keeper.poll(shared, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
         shared.with(|state| stays(state, now))?;
-        Ok(match (read, written) {
-            (Turn::Busy, _) | (_, Turn::Busy) => Turn::Busy,
-            (Turn::Idle | Turn::Clogged, _) if stored => Turn::Busy,
-            // What was held back until the authenticator's answer is looked at next.
-            (Turn::Idle | Turn::Clogged, _) if answered => Turn::Busy,
-            // Else the transport wakes us when it takes bytes again.
-            (Turn::Clogged, _) if !shared.with(|state| state.protocol.is_clogged()) => Turn::Busy,
-            (Turn::Idle | Turn::Clogged, Turn::Idle | Turn::Clogged) => Turn::Idle,
-        })
+        let reads_on = match read {
+            Read::Idle => false,
+            Read::Busy => true,
+            // Else we are woken when the transport takes bytes again, or by the store.
+            Read::Clogged => !shared.with(|state| state.protocol.is_clogged()),
+        };
+        // What was held back until the authenticator's answer is looked at next, and what was until the store
+        // had it leaves.
+        if reads_on || answered || stored {
+            return Ok(Next::AtOnce);
+        }
+        Ok(written)
     }
 
     fn read(
@@ -150,67 +162,59 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Turn, Outcome> {
+    ) -> std::result::Result<Read, Outcome> {
         let mut buffer = Buffer::take();
-        let mut result = Ok(Turn::Busy);
-        for _ in 0..READS {
+        let read = self.read_into(&mut buffer, now, shared, cx);
+        self.reader.put_by(&mut buffer);
+        read
+    }
+
+    fn read_into(
+        &mut self,
+        buffer: &mut Buffer,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> std::result::Result<Read, Outcome> {
+        for _ in 0..ROUNDS {
             let (clogged, verifying) =
                 shared.with(|state| (state.protocol.is_clogged(), state.protocol.is_verifying()));
             if verifying {
                 self.held = true;
-                result = Ok(Turn::Idle);
-                break;
+                return Ok(Read::Idle);
             }
             if clogged {
-                result = Ok(Turn::Clogged);
-                break;
+                return Ok(Read::Clogged);
             }
             if std::mem::take(&mut self.held) {
-                self.reader.bring_back(&mut buffer);
-                if let Err(outcome) = self.feed(now, shared, &mut buffer) {
-                    result = Err(outcome);
-                    break;
-                }
+                self.reader.bring_back(buffer);
+                self.feed(now, shared, buffer)?;
             }
-            match self
-                .reader
-                .poll_read(&mut buffer, self.transport.as_mut(), cx)
-            {
-                Poll::Pending => {
-                    result = Ok(Turn::Idle);
-                    break;
-                }
-                Poll::Ready(Ok(0)) => {
-                    let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
-                    // No broker that means to end it stops in the middle of a packet: that is the network, which
-                    // is no reason to suspect a message of ours.
-                    let end = if self.reader.is_amid(&buffer) {
-                        End::Otherwise
-                    } else {
-                        End::ByBroker
-                    };
-                    result = Err(Outcome::Failed(error, end));
-                    break;
-                }
-                Poll::Ready(Ok(count)) => {
-                    shared.with(|state| {
-                        state.statistics.reads += 1;
-                        state.statistics.bytes_in += count as u64;
-                        state.protocol.handle_received(now);
-                    });
-                    if let Err(outcome) = self.feed(now, shared, &mut buffer) {
-                        result = Err(outcome);
-                        break;
-                    }
-                }
-                Poll::Ready(Err(error)) => {
-                    result = Err(lost(Error::io(error, Doing::Connected)));
-                    break;
-                }
+            let transport = self.transport.as_mut();
+            let count = match self.reader.poll_read(buffer, transport, cx) {
+                Poll::Pending => return Ok(Read::Idle),
+                Poll::Ready(Ok(count)) => count,
+                Poll::Ready(Err(error)) => return Err(lost(Error::io(error, Doing::Connected))),
+            };
+            if count == 0 {
+                let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
+                // No broker that means to end it stops in the middle of a packet: that is the network, which
+                // is no reason to suspect a message of ours.
+                let end = if self.reader.is_amid(buffer) {
+                    End::Otherwise
+                } else {
+                    End::ByBroker
+                };
+                return Err(Outcome::Failed(error, end));
             }
+            shared.with(|state| {
+                state.statistics.reads += 1;
+                state.statistics.bytes_in += count as u64;
+                state.protocol.handle_received(now);
+            });
+            self.feed(now, shared, buffer)?;
         }
-        self.reader.put_by(&mut buffer);
-        result
+        Ok(Read::Busy)
     }
 
     /// Gives the protocol every whole packet that is here.
@@ -261,14 +265,14 @@ impl Connection {
     ///
     /// # Errors
     /// The transport failed.
-    fn write(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<Turn> {
-        for _ in 0..READS {
+    fn write(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<Next> {
+        for _ in 0..ROUNDS {
             let chunk = shared.with(|state| {
                 state.protocol.pump(now);
                 state.protocol.poll_chunk()
             });
             let Some(chunk) = chunk else {
-                return self.flush(now, shared, cx).map(|()| Turn::Idle);
+                return self.flush(now, shared, cx).map(|()| Next::WhenWoken);
             };
             // The transport may be the user's, so the state is not borrowed while it writes.
             let poll = self.transport.as_mut().poll_write(cx, chunk.as_bytes());
@@ -287,10 +291,10 @@ impl Connection {
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Err(Error::io(error, Doing::Connected)),
-                Poll::Pending => return self.flush(now, shared, cx).map(|()| Turn::Idle),
+                Poll::Pending => return self.flush(now, shared, cx).map(|()| Next::WhenWoken),
             }
         }
-        self.flush(now, shared, cx).map(|()| Turn::Busy)
+        self.flush(now, shared, cx).map(|()| Next::AtOnce)
     }
 
     fn flush(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<()> {
@@ -311,11 +315,11 @@ impl Connection {
     /// arrives. Ends when the peer has closed too; the caller sets a limit.
     pub(crate) async fn close(&mut self, shared: &Shared, clock: &dyn Clock) {
         std::future::poll_fn(|cx| match self.write(clock.now(), shared, cx) {
-            Ok(Turn::Busy) => give_way(cx),
-            Ok(Turn::Idle | Turn::Clogged) if shared.with(|state| state.protocol.unsent()) > 0 => {
+            Ok(Next::AtOnce) => give_way(cx),
+            Ok(Next::WhenWoken) if shared.with(|state| state.protocol.unsent()) > 0 => {
                 Poll::Pending
             }
-            Ok(Turn::Idle | Turn::Clogged) | Err(_) => Poll::Ready(()),
+            Ok(Next::WhenWoken) | Err(_) => Poll::Ready(()),
         })
         .await;
         // The link is given up whatever comes of it.
@@ -323,7 +327,7 @@ impl Connection {
         // A socket dropped with unread bytes sends a reset, which may overtake DISCONNECT.
         let mut unread = [0; 512];
         std::future::poll_fn(|cx| {
-            for _ in 0..READS {
+            for _ in 0..ROUNDS {
                 match self.transport.as_mut().poll_read(cx, &mut unread) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(1..)) => {}

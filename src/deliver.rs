@@ -5,13 +5,59 @@ use std::time::Instant;
 
 use crate::error::{Doing, Error, ErrorKind};
 use crate::event::Event;
+use crate::message::{Incoming, Message};
 use crate::options::Acknowledge;
 use crate::properties::Properties;
-use crate::protocol::{Delivery, Receipt};
-use crate::queue::{Push, Queued};
+use crate::protocol::{Delivery, Kept, Protocol, Receipt};
+use crate::queue::{Push, Queue, Queued};
 use crate::reason::Reason;
 use crate::router::{Inline, Sink};
 use crate::shared::State;
+
+/// A message while it is handed on.
+struct Handing<'a> {
+    incoming: Incoming<'a>,
+    receipt: Option<Receipt>,
+    /// The receipt, if those who acknowledge on receipt have the message kept in the store.
+    keeps: Option<Receipt>,
+    kept: Option<Kept>,
+    /// Made for the first stream.
+    message: Option<Message>,
+    /// How many have to take it, and whether one of them does by hand.
+    takers: usize,
+    by_hand: bool,
+}
+
+impl Handing<'_> {
+    /// Hands the message to a stream.
+    fn queue(&mut self, queue: &mut Queue, protocol: &mut Protocol) -> Push {
+        let message = self
+            .message
+            .get_or_insert_with(|| self.incoming.to_message());
+        let owed = match (queue.acknowledge(), self.keeps) {
+            (Acknowledge::OnReceipt, None) if protocol.is_keeping() => self.receipt,
+            (Acknowledge::OnReceipt, None) => None,
+            (Acknowledge::OnReceipt, Some(receipt)) => {
+                match self.kept {
+                    None => self.kept = protocol.keep(receipt, message),
+                    Some(kept) => protocol.hold(kept),
+                }
+                None
+            }
+            (Acknowledge::OnTake, _) => self.receipt,
+            (Acknowledge::ByHand, _) => {
+                self.by_hand |= self.receipt.is_some();
+                self.receipt
+            }
+        };
+        self.takers += usize::from(owed.is_some());
+        queue.push(Queued {
+            message: message.clone(),
+            receipt: owed,
+            kept: self.kept.filter(|_| owed.is_none()),
+        })
+    }
+}
 
 impl State {
     /// Hands a message to everyone it belongs to, but not to whom a handler has just dropped. Inline
@@ -32,15 +78,20 @@ impl State {
         if hits.is_empty() {
             self.statistics.unmatched += 1;
         }
-        let mut takers = 0;
-        let mut by_hand = false;
-        let mut message = None;
-        let mut lost = Vec::new();
         let mut is_answer = false;
+        let mut lost = Vec::new();
         // What one stream has to take is acknowledged only then: so all who get it have to, or it would be in
         // the store before the broker is done with it, and come again from both.
         let keeps = receipt.filter(|_| self.protocol.is_keeping() && !self.someone_takes(&hits));
-        let mut kept = None;
+        let mut handing = Handing {
+            incoming,
+            receipt,
+            keeps,
+            kept: None,
+            message: None,
+            takers: 0,
+            by_hand: false,
+        };
         for key in &hits {
             let Some(subscriber) = self.router.subscribers.get_mut(*key) else {
                 continue;
@@ -48,105 +99,90 @@ impl State {
             if subscriber.reading.is_ended() {
                 continue;
             }
-            let queue = match &mut subscriber.sink {
+            match &mut subscriber.sink {
                 Sink::Inline(Some(_)) => {
-                    takers += 1;
+                    handing.takers += 1;
                     calls.push(*key);
-                    continue;
                 }
-                Sink::Inline(None) => continue,
-                Sink::Answers => {
-                    is_answer = true;
-                    continue;
-                }
-                Sink::Stream(queue) => queue,
-            };
-            let message = message.get_or_insert_with(|| incoming.to_message());
-            let owed = match (queue.acknowledge(), keeps) {
-                (Acknowledge::OnReceipt, None) if self.protocol.is_keeping() => receipt,
-                (Acknowledge::OnReceipt, None) => None,
-                (Acknowledge::OnReceipt, Some(receipt)) => {
-                    match kept {
-                        None => kept = self.protocol.keep(receipt, message),
-                        Some(kept) => self.protocol.hold(kept),
+                Sink::Inline(None) => {}
+                Sink::Answers => is_answer = true,
+                Sink::Stream(queue) => {
+                    match handing.queue(queue, &mut self.protocol) {
+                        Push::Room => {}
+                        full @ (Push::Dropped(_) | Push::End(_)) => lost.push((*key, full)),
                     }
-                    None
+                    let waker = subscriber.reading.waker.take();
+                    self.loose.wake_later(waker);
                 }
-                (Acknowledge::OnTake, _) => receipt,
-                (Acknowledge::ByHand, _) => {
-                    by_hand |= receipt.is_some();
-                    receipt
-                }
-            };
-            takers += usize::from(owed.is_some());
-            let queued = Queued {
-                message: message.clone(),
-                receipt: owed,
-                kept: kept.filter(|_| owed.is_none()),
-            };
-            match queue.push(queued) {
-                Push::Room => {}
-                Push::Dropped(dropped) => lost.push((*key, dropped, false)),
-                Push::End(queued) => lost.push((*key, vec![queued], true)),
             }
-            let waker = subscriber.reading.waker.take();
-            self.loose.wake_later(waker);
         }
         self.router.done(hits);
-        if is_answer {
-            takers += usize::from(self.handle_answer(&incoming, receipt));
+        if is_answer && self.handle_answer(&handing.incoming, receipt) {
+            handing.takers += 1;
         }
         if let Some(receipt) = receipt {
             // What is acknowledged by hand may take as long as it takes.
             let timeout = self.protocol.config().take_timeout;
-            let deadline = if by_hand {
+            let deadline = if handing.by_hand {
                 None
             } else {
                 now.checked_add(timeout)
             };
-            self.protocol.delivered(receipt, takers, deadline);
+            self.protocol.delivered(receipt, handing.takers, deadline);
         }
-        for (key, dropped, end) in lost {
-            self.overflowed(key, dropped, end);
+        for (key, full) in lost {
+            self.overflowed(key, full);
         }
     }
 
-    pub(crate) fn overflowed(&mut self, key: usize, dropped: Vec<Queued>, end: bool) {
-        self.statistics.dropped += dropped.len() as u64;
+    /// A queue was full, and did this.
+    pub(crate) fn overflowed(&mut self, key: usize, push: Push) {
+        match push {
+            Push::Room => {}
+            Push::Dropped(dropped) => self.fell_behind(key, dropped),
+            Push::End(queued) => self.end_overflowed(key, queued),
+        }
+    }
+
+    /// A stream does not take its messages as fast as they come, and has lost these.
+    fn fell_behind(&mut self, key: usize, dropped: Vec<Queued>) {
         for queued in dropped {
+            self.statistics.dropped += 1;
             self.discard(queued);
         }
+        if let Some(subscriber) = self.router.subscribers.get(key)
+            && let Some(filter) = subscriber.filters.first().cloned()
+            && let Sink::Stream(queue) = &subscriber.sink
+        {
+            let dropped = queue.dropped();
+            self.tell(&Event::SlowConsumer { filter, dropped });
+        }
+    }
+
+    /// A stream ends, because there was no room for this message.
+    fn end_overflowed(&mut self, key: usize, queued: Queued) {
+        self.statistics.dropped += 1;
+        self.discard(queued);
         let Some(subscriber) = self.router.subscribers.get_mut(key) else {
             return;
         };
-        let Some(filter) = subscriber.filters.first().cloned() else {
+        let filters = std::mem::take(&mut subscriber.filters);
+        if filters.is_empty() {
             return;
-        };
-        let Sink::Stream(queue) = &mut subscriber.sink else {
-            return;
-        };
-        let total = queue.dropped();
-        if end {
-            let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
-            let filters = std::mem::take(&mut subscriber.filters);
-            let waker = subscriber.reading.end(Some(error.clone()));
-            self.loose.wake_later(waker);
-            let mut ended = Vec::new();
-            for filter in filters {
-                if self.router.detach(key, &filter) {
-                    ended.push(Rc::clone(&filter));
-                }
-                let error = error.clone();
-                self.tell(&Event::SubscriptionEnded { filter, error });
+        }
+        let error = Error::new(ErrorKind::Overflow, Doing::Receiving);
+        let waker = subscriber.reading.end(Some(error.clone()));
+        self.loose.wake_later(waker);
+        let mut ended = Vec::new();
+        for filter in filters {
+            if self.router.detach(key, &filter) {
+                ended.push(Rc::clone(&filter));
             }
-            if !ended.is_empty() {
-                self.protocol.unsubscribe(&ended, Properties::new(), None);
-            }
-        } else {
-            self.tell(&Event::SlowConsumer {
-                filter,
-                dropped: total,
-            });
+            let error = error.clone();
+            self.tell(&Event::SubscriptionEnded { filter, error });
+        }
+        if !ended.is_empty() {
+            self.protocol.unsubscribe(&ended, Properties::new(), None);
         }
     }
 

@@ -87,8 +87,7 @@ impl State {
                     };
                     match queue.push(queued) {
                         Push::Room => {}
-                        Push::Dropped(dropped) => lost.push((dropped, false)),
-                        Push::End(queued) => lost.push((vec![queued], true)),
+                        full @ (Push::Dropped(_) | Push::End(_)) => lost.push(full),
                     }
                 }
                 Sink::Inline(_) => {
@@ -102,8 +101,8 @@ impl State {
                 self.protocol.let_go(inherited.kept);
             }
         }
-        for (dropped, end) in lost {
-            self.overflowed(key, dropped, end);
+        for full in lost {
+            self.overflowed(key, full);
         }
     }
 

@@ -189,7 +189,7 @@ impl Waiters {
             }
             Waiter::Early(_) => {
                 // Whatever became of the request, it was answered.
-                waiter.is_due();
+                waiter.make_due();
                 Finished::Noted(None)
             }
             Waiter::Late(error) => {
@@ -332,7 +332,7 @@ impl Waiters {
                     *waiter = Waiter::Done(Err(error.sent_as(sent)));
                 }
                 Waiter::Late(error) => *waiter = Waiter::Done(Err(error.clone())),
-                Waiter::Early(_) => waiter.is_due(),
+                Waiter::Early(_) => waiter.make_due(),
                 Waiter::Done(_) | Waiter::Answered(_) => {}
                 Waiter::Abandoned => return false,
             }

@@ -281,8 +281,8 @@ impl Protocol {
         session.line_qos0.fail(&closed, &mut self.out);
         session.publish_qos0.close(&mut self.out);
         session.publish_out.close(&mut self.out);
-        session.subscribing.close(&mut self.out);
-        session.unsubscribing.close(&mut self.out);
+        session.subscribing.requests.close(&mut self.out);
+        session.unsubscribing.requests.close(&mut self.out);
     }
 
     pub(super) fn accept(

@@ -1,22 +1,22 @@
 //! What arrives: finds the packets and hands each to exactly one machine.
 //!
-//! What comes up to CONNACK is in `first`, and what becomes of a packet above our limit in `skip`.
+//! What comes up to CONNACK is in `first`, which machine an answer belongs to in `acks`, and what becomes of a
+//! packet above our limit in `skip`.
 
+mod acks;
 mod first;
 mod skip;
 
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::packet_id::Owner;
 use super::problem;
 use super::publish_in::Arrival;
-use super::session::{Online, Session};
+use super::session::Online;
 use super::{Delivery, Effect, Link, Protocol, Step};
-use crate::codec::publish::AckKind;
-use crate::codec::{self, Frame, Packet, Split};
+use crate::codec::{self, Disconnect, Frame, Packet, Split};
 use crate::error::{Doing, Error, ErrorKind, Sent, Violation};
-use crate::properties::PropertyList;
+use crate::properties::{PropertyList, short_text};
 use crate::reason::Reason;
 use crate::version::Version;
 
@@ -103,30 +103,18 @@ impl Protocol {
             }
         })?;
         problem::check(&packet, &self.config)?;
-        let Online {
-            window,
-            ledger,
-            ping,
-            auth,
-            ..
-        } = match &mut self.link {
+        let online = match &mut self.link {
             Link::Online(online) => &mut **online,
             Link::Connecting(_) => return self.handle_first(now, &packet, size),
             Link::Offline | Link::Leaving(_) => return Ok(Step::Handled { size }),
         };
-        let Session {
-            ids,
-            publish_out,
-            publish_in,
-            subscribing,
-            unsubscribing,
-            ..
-        } = &mut self.session;
-        let out = &mut self.out;
+        let (session, out) = (&mut self.session, &mut self.out);
+        let (window, ledger) = (&mut online.window, &mut online.ledger);
         let known = match packet {
             Packet::Publish(publish) => {
                 let alias = ledger.resolve(&publish)?;
                 let deadline = now.checked_add(self.config.take_timeout);
+                let publish_in = &mut session.publish_in;
                 let receipt = match publish_in.handle_publish(&publish, deadline, ledger, out)? {
                     Arrival::Deliver => None,
                     Arrival::DeliverOwed(receipt) => Some(receipt),
@@ -140,96 +128,27 @@ impl Protocol {
                 };
                 return Ok(Step::Deliver { size, delivery });
             }
-            Packet::Puback(ack) => match ids.owner(ack.id) {
-                Some(Owner::PublishOut(key)) => {
-                    publish_out.handle_puback(key, ack.reason, ack.properties, window, ids, out)
-                }
-                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
-            },
-            Packet::Pubrec(ack) => {
-                let known = match ids.owner(ack.id) {
-                    Some(Owner::PublishOut(key)) => {
-                        publish_out.handle_pubrec(key, ack.reason, ack.properties, window, ids, out)
-                    }
-                    Some(Owner::Burnt) if ack.reason.is_error() => {
-                        publish_out.handle_burnt(ack.id, ids, out);
-                        false
-                    }
-                    Some(Owner::Subscribe(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => {
-                        false
-                    }
-                };
-                if !known && !ack.reason.is_error() {
-                    // So that the broker can finish what only it remembers [MQTT-3.6.2-1].
-                    let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
-                    // In the order of the PUBRECs, some of which may wait for the store [MQTT-4.6.0-4].
-                    out.acknowledge_stored(AckKind::Pubrel, ack.id, reason);
-                }
-                known
-            }
-            Packet::Pubrel(ack) => publish_in.handle_pubrel(ack.id, ledger, out),
-            Packet::Pubcomp(ack) => match ids.owner(ack.id) {
-                Some(Owner::PublishOut(key)) => {
-                    publish_out.handle_pubcomp(key, ack.reason, ack.properties, window, ids, out)
-                }
-                Some(Owner::Burnt) => {
-                    publish_out.handle_burnt(ack.id, ids, out);
-                    false
-                }
-                Some(Owner::Subscribe(_) | Owner::Unsubscribe(_)) | None => false,
-            },
-            Packet::Suback(suback) => match ids.owner(suback.id) {
-                Some(Owner::Subscribe(key)) => {
-                    subscribing.handle_suback(key, &suback, unsubscribing, ids, out)?;
-                    true
-                }
-                Some(Owner::PublishOut(_) | Owner::Unsubscribe(_) | Owner::Burnt) | None => false,
-            },
-            Packet::Unsuback(unsuback) => match ids.owner(unsuback.id) {
-                Some(Owner::Unsubscribe(key)) => {
-                    unsubscribing.handle_unsuback(key, &unsuback, subscribing, ids, out)?;
-                    true
-                }
-                Some(Owner::PublishOut(_) | Owner::Subscribe(_) | Owner::Burnt) | None => false,
-            },
+            Packet::Puback(ack) => session.handle_puback(&ack, window, out),
+            Packet::Pubrec(ack) => session.handle_pubrec(&ack, window, out),
+            Packet::Pubrel(ack) => session.publish_in.handle_pubrel(ack.id, ledger, out),
+            Packet::Pubcomp(ack) => session.handle_pubcomp(&ack, window, out),
+            Packet::Suback(suback) => session.handle_suback(&suback, out)?,
+            Packet::Unsuback(unsuback) => session.handle_unsuback(&unsuback, out)?,
             Packet::Pingresp => {
                 // One that nobody asked for is harmless, and proves nothing.
-                if ping.handle_pingresp(out) {
+                if online.ping.handle_pingresp(out) {
                     window.handle_pingresp();
                 }
                 true
             }
             Packet::Disconnect(disconnect) => match self.config.version {
-                Version::V5_0 => {
-                    if disconnect.properties.session_expiry_interval().is_some() {
-                        let what = "a DISCONNECT of the server has a Session Expiry Interval";
-                        return Err(Violation::protocol("MQTT-3.14.2-2", what).into());
-                    }
-                    let refused = auth.as_ref().is_some_and(|auth| auth.is_renewing());
-                    if refused || !may_be_about_a_message(disconnect.reason) {
-                        window.acknowledged();
-                    }
-                    let kind = ErrorKind::Disconnected {
-                        reason: disconnect.reason,
-                        text: disconnect.properties.reason_string().map(Into::into),
-                    };
-                    let error = Error::new(kind, Doing::Connected);
-                    return Err(error.with_properties(disconnect.properties));
-                }
+                Version::V5_0 => return Err(handle_disconnect(&disconnect, online)),
                 Version::V3_1 | Version::V3_1_1 => return Err(not_from_server()),
             },
             // mosquitto up to 2.0 refuses a re-authentication so, where DISCONNECT should stand.
-            Packet::Connack(connack)
-                if connack.reason.is_error()
-                    && auth.as_ref().is_some_and(|auth| auth.is_renewing()) =>
-            {
-                window.acknowledged();
-                let kind = ErrorKind::Disconnected {
-                    reason: connack.reason,
-                    text: connack.properties.reason_string().map(Into::into),
-                };
-                let error = Error::new(kind, Doing::Connected);
-                return Err(error.with_properties(connack.properties));
+            Packet::Connack(connack) if connack.reason.is_error() && online.is_renewing() => {
+                online.window.acknowledged();
+                return Err(disconnected_by(connack.reason, connack.properties));
             }
             Packet::Connack(_) => {
                 return Err(Violation::protocol("MQTT-3.2.0-2", "a second CONNACK").into());
@@ -269,6 +188,27 @@ impl Protocol {
             Version::V3_1 | Version::V3_1_1 => {}
         }
     }
+}
+
+/// DISCONNECT of a server of 5.0.
+fn handle_disconnect(disconnect: &Disconnect<'_>, online: &mut Online) -> Error {
+    if disconnect.properties.session_expiry_interval().is_some() {
+        let what = "a DISCONNECT of the server has a Session Expiry Interval";
+        return Violation::protocol("MQTT-3.14.2-2", what).into();
+    }
+    if online.is_renewing() || !may_be_about_a_message(disconnect.reason) {
+        online.window.acknowledged();
+    }
+    disconnected_by(disconnect.reason, disconnect.properties)
+}
+
+/// The broker ends the connection, for this reason and with these properties.
+fn disconnected_by(reason: Reason, properties: PropertyList<'_>) -> Error {
+    let kind = ErrorKind::Disconnected {
+        reason,
+        text: short_text(properties).map(Into::into),
+    };
+    Error::new(kind, Doing::Connected).with_properties(properties)
 }
 
 /// Whether a message of ours can be why the broker disconnects. What it says about itself, about the

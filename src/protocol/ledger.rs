@@ -40,10 +40,9 @@ pub(super) struct Owed {
 pub(super) enum Answer {
     /// Not everyone has taken the message.
     Open,
-    /// To be sent once all before it are, and the batch of this number is on disk; 0 if it needs none.
-    Ready(Reason, u64),
-    /// The same, with what the application says beside the reason.
-    Worded(Reason, Remarks, u64),
+    /// To be sent, with what the application says beside the reason, once all before it are, and the batch of
+    /// this number is on disk; 0 if it needs none.
+    Ready(Reason, Remarks, u64),
     /// Not to be sent: the broker released the identifier first.
     Void,
 }
@@ -72,11 +71,8 @@ impl Owed {
     fn pop(&mut self, committed: u64) -> Option<(PacketId, Option<(Reason, Remarks)>)> {
         let said = match &mut self.queue.front_mut()?.1 {
             Answer::Open => return None,
-            Answer::Ready(_, batch) | Answer::Worded(.., batch) if *batch > committed => {
-                return None;
-            }
-            Answer::Ready(reason, _) => Some((*reason, Remarks::NONE)),
-            Answer::Worded(reason, remarks, _) => Some((*reason, std::mem::take(remarks))),
+            Answer::Ready(.., batch) if *batch > committed => return None,
+            Answer::Ready(reason, remarks, _) => Some((*reason, std::mem::take(remarks))),
             Answer::Void => None,
         };
         let (id, _) = self.queue.pop_front()?;

@@ -49,6 +49,7 @@ mod outgoing;
 mod packet_id;
 mod problem;
 pub mod record;
+mod requests;
 mod window;
 mod wish;
 
@@ -219,8 +220,8 @@ impl Protocol {
             && session.publish_qos0.is_empty()
             && session.line.is_empty()
             && session.line_qos0.is_empty()
-            && !session.subscribing.is_busy()
-            && !session.unsubscribing.is_busy()
+            && !session.subscribing.requests.is_busy()
+            && !session.unsubscribing.requests.is_busy()
             && self.out.unsent() == 0
             && !self.out.owes()
             && self.is_stored()

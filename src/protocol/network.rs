@@ -69,12 +69,12 @@ impl Protocol {
                         self.session.publish_out.handle_flushed(key, &mut self.out);
                     }
                     Some(Owner::Subscribe(key)) => {
-                        self.session.subscribing.handle_flushed(key, &mut self.out);
+                        let requests = &mut self.session.subscribing.requests;
+                        requests.handle_flushed(key, &mut self.out);
                     }
                     Some(Owner::Unsubscribe(key)) => {
-                        self.session
-                            .unsubscribing
-                            .handle_flushed(key, &mut self.out);
+                        let requests = &mut self.session.unsubscribing.requests;
+                        requests.handle_flushed(key, &mut self.out);
                     }
                     // It was answered before the flush was noticed.
                     Some(Owner::Burnt) | None => {}

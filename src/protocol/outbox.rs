@@ -262,13 +262,13 @@ impl Outbox {
             None => self.acknowledge(kind, id, reason),
             Some(journal) => {
                 journal.gate(kind, id, reason);
-                self.let_go();
+                self.send_ungated();
             }
         }
     }
 
     /// Appends the acknowledgements that waited for what is on disk now.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn send_ungated(&mut self) {
         let committed = self.committed();
         while let Some((kind, id, reason)) = self
             .journal
@@ -417,7 +417,7 @@ impl Outbox {
         self.effects.shrink_to_fit();
     }
 
-    /// The transport has flushed all that it took. Returns who is to be told.
+    /// The transport has flushed all that it took.
     pub(super) fn handle_flushed(&mut self) {
         self.flushed = self.taken;
     }

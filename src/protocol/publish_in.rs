@@ -229,7 +229,7 @@ impl PublishIn {
                         // While a PUBREC waits for an older one, it answers the repetition too.
                         ExactlyState::Taken if exactly.is_owed(ledger) => {}
                         ExactlyState::Taken => {
-                            let answer = Answer::Ready(Reason::SUCCESS, out.mark());
+                            let answer = Answer::Ready(Reason::SUCCESS, Remarks::NONE, out.mark());
                             exactly.place = Some(ledger.pubrecs.push(id, answer));
                             ledger.flush(out);
                         }
@@ -302,14 +302,15 @@ impl PublishIn {
             Qos::AtLeastOnce => {
                 self.forget(qos, id, out);
                 ledger.unanswered += 1;
-                ledger.pubacks.push(id, Answer::Ready(Reason::SUCCESS, 0));
+                let answer = Answer::Ready(Reason::SUCCESS, Remarks::NONE, 0);
+                ledger.pubacks.push(id, answer);
             }
             Qos::ExactlyOnce => {
                 let old = self.exactly_once.remove(&id);
                 if old.as_ref().is_none_or(|old| old.seen != Seen::Now) {
                     ledger.unanswered += 1;
                 }
-                let answer = Answer::Ready(Reason::SUCCESS, store(id, out));
+                let answer = Answer::Ready(Reason::SUCCESS, Remarks::NONE, store(id, out));
                 let place = match old.and_then(|old| old.place) {
                     Some(place) if ledger.pubrecs.is_waiting(place) => {
                         ledger.pubrecs.set(place, answer);

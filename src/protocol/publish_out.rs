@@ -172,14 +172,14 @@ impl PublishOut {
         window.credit() > 0 && !held && (!window.replay.is_empty() || fresh)
     }
 
-    /// Whether PINGREQ has to be answered before the next message may be sent: the link was cut over
-    /// it before. Says so once per connection.
-    pub(super) fn wants_proof(&self, window: &mut Window) -> bool {
-        let wants = window.proof == Proof::None && self.suspects(window);
-        if wants {
+    /// The next message waits for a PINGRESP if the link was cut over it before. Returns whether it begins to,
+    /// so that PINGREQ is to be sent: once per connection.
+    pub(super) fn ask_for_proof(&self, window: &mut Window) -> bool {
+        let asks = window.proof == Proof::None && self.suspects(window);
+        if asks {
             window.proof = Proof::Asked;
         }
-        wants
+        asks
     }
 
     fn suspects(&self, window: &Window) -> bool {

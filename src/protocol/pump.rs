@@ -86,15 +86,18 @@ impl Protocol {
             return;
         }
         loop {
-            match (subscribing.next_order(), unsubscribing.next_order()) {
+            match (
+                subscribing.requests.next_order(),
+                unsubscribing.requests.next_order(),
+            ) {
                 (Some(one), other) if other.is_none_or(|other| one < other) => {
-                    if !subscribing.is_free() || !subscribing.is_next_stored(out) {
+                    if !subscribing.requests.is_free() || !subscribing.is_next_stored(out) {
                         return;
                     }
                     subscribing.emit(&online.limits, ids, out);
                 }
                 (_, Some(_)) => {
-                    if !unsubscribing.is_free() {
+                    if !unsubscribing.requests.is_free() {
                         return;
                     }
                     unsubscribing.emit(ids, out);
@@ -127,7 +130,8 @@ impl Protocol {
         let mut emitted = false;
         loop {
             let mut idle = true;
-            if publish_out.wants_proof(window) && !out.holds_back() {
+            // It marks the proof as asked for, also if PINGREQ may not leave now.
+            if publish_out.ask_for_proof(window) && !out.holds_back() {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids, out) {

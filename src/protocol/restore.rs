@@ -216,7 +216,7 @@ impl Protocol {
         if let Some(journal) = &mut self.out.journal {
             journal.handle_committed();
         }
-        self.let_go_stored();
+        self.send_stored();
     }
 
     /// The store has failed, and nothing more goes into it. Every wait for a message of QoS 1 or 2 ends with
@@ -238,7 +238,7 @@ impl Protocol {
                 self.out.acknowledge(kind, id, reason);
             }
         }
-        self.let_go_stored();
+        self.send_stored();
     }
 
     /// Whether a store takes part and everything is in it, or none does.
@@ -247,8 +247,8 @@ impl Protocol {
         journal.is_none_or(|journal| journal.is_idle())
     }
 
-    fn let_go_stored(&mut self) {
-        self.out.let_go();
+    fn send_stored(&mut self) {
+        self.out.send_ungated();
         if let Link::Online(online) = &mut self.link {
             online.ledger.flush(&mut self.out);
         }

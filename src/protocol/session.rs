@@ -72,6 +72,11 @@ impl Online {
         let silent = self.ping.received() + patience;
         Some((since + patience).min(silent.max(since + patience / 2)))
     }
+
+    /// Whether the server owes us the next step of a re-authentication.
+    pub(super) fn is_renewing(&self) -> bool {
+        self.auth.as_ref().is_some_and(|auth| auth.is_renewing())
+    }
 }
 
 impl Session {

@@ -11,29 +11,30 @@
 //! Requests and UNSUBSCRIBEs share one order, so that the last word about a filter is the caller's.
 //!
 //! Here are the calls, the SUBSCRIBEs and the SUBACKs. What of a request may not be sent is in `checks`, what
-//! the caller learns in `answers`, and what a lost link or a lost session does in `restore`.
+//! the caller learns in `answers`, and what a lost link or a lost session does in `restore`. What is the same for
+//! UNSUBSCRIBE is in [`requests`].
 
 mod answers;
 mod checks;
 mod restore;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use slab::Slab;
-
 use super::limits::Limits;
-use super::outbox::{OnFlush, Outbox};
-use super::packet_id::{Owner, PacketIds, REQUESTS};
+use super::outbox::Outbox;
+use super::packet_id::{Owner, PacketIds};
+use super::requests::{self, Kind, Requests};
 use super::unsubscribe::Unsubscribing;
-use super::{Asked, Done, Grant, Identifier, Token, Wish};
+use super::{Asked, Grant, Identifier, Token, Wish};
 use crate::codec::subscribe::{FilterList, FilterOptions, push_filter};
 use crate::codec::{Packet, Suback, Subscribe};
-use crate::error::{Error, Sent, Violation};
+use crate::error::{Doing, Error, Violation};
 use crate::message::PacketId;
 use crate::properties::{Properties, Remarks};
 use crate::wait::Wait;
 
+use answers::conclude;
 use checks::{check, check_options};
 
 /// Filters per SUBSCRIBE: one large cloud accepts no more.
@@ -52,52 +53,38 @@ pub struct Subscription {
     pub wait: Option<(Wait, Token)>,
 }
 
-/// A call under way: it may take several SUBSCRIBEs.
+/// What a call of `subscribe` gathers.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Grants {
     owner: usize,
-    wait: Option<(Wait, Token)>,
-    /// SUBSCRIBEs not flushed yet, and not answered yet.
-    unflushed: usize,
-    unanswered: usize,
     grants: Vec<Grant>,
-    /// Whether any SUBSCRIBE of it has left.
-    sent: Sent,
 }
 
-/// One SUBSCRIBE that is to be sent or is unanswered.
-#[derive(Debug)]
-struct Request {
-    order: u64,
-    /// None if it restores what the broker forgot.
-    call: Option<usize>,
-    filters: Vec<(Rc<str>, FilterOptions)>,
+/// What the filters of one SUBSCRIBE share.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
     identifier: Identifier,
     properties: Properties,
-    flushed: bool,
-    /// The batch that has the filters; 0 if none has.
+    /// The batch of the store that has the filters; 0 if none has.
     batch: u64,
 }
+
+impl Kind for Subscribing {
+    type PerFilter = FilterOptions;
+    type PerPacket = Terms;
+    type PerCall = Grants;
+    const DOING: Doing = Doing::Subscribing;
+    const OWNER: fn(usize) -> Owner = Owner::Subscribe;
+}
+
+/// One SUBSCRIBE. No call has it if it restores what the broker forgot.
+type Request = requests::Request<Subscribing>;
 
 impl Request {
     /// Whether another filter may stand in the same SUBSCRIBE: it has one identifier for all.
     fn takes(&self, identifier: Identifier) -> bool {
-        self.identifier == identifier && self.filters.len() < BATCH
+        self.own.identifier == identifier && self.filters.len() < BATCH
     }
-
-    fn names(&self, filter: &str) -> bool {
-        self.filters.iter().any(|(name, _)| **name == *filter)
-    }
-}
-
-#[derive(Debug)]
-struct Flight {
-    id: PacketId,
-    request: Request,
-    /// Where the packet ends in the stream of bytes.
-    end: u64,
-    /// Filters that the broker answered a later request for.
-    overtaken: Vec<Rc<str>>,
 }
 
 /// A subscription that the broker granted.
@@ -113,51 +100,46 @@ struct Active {
 #[derive(Debug, Default)]
 pub(super) struct Subscribing {
     active: BTreeMap<Rc<str>, Active>,
-    queue: VecDeque<Request>,
-    flights: Slab<Flight>,
-    calls: Slab<Call>,
+    pub(super) requests: Requests<Self>,
 }
 
 impl Subscribing {
     /// A caller wants to subscribe. `order` is its place among all subscribes and unsubscribes.
     pub(super) fn subscribe(&mut self, subscription: Subscription, order: u64, out: &mut Outbox) {
-        let call = self.calls.insert(Call {
+        let grants = Grants {
             owner: subscription.owner,
-            wait: subscription.wait,
-            unflushed: 0,
-            unanswered: 0,
             grants: Vec::with_capacity(subscription.filters.len()),
-            sent: Sent::No,
-        });
+        };
+        let call = self.requests.call(subscription.wait, grants);
         let mut batches: Vec<Request> = Vec::new();
         for wish in subscription.filters {
             let item = (wish.filter, wish.options);
             match batches.last_mut() {
                 Some(batch) if batch.takes(wish.identifier) => batch.filters.push(item),
-                Some(_) | None => batches.push(Request {
-                    order,
-                    call: Some(call),
-                    filters: vec![item],
-                    identifier: wish.identifier,
-                    properties: subscription.properties.clone(),
-                    flushed: false,
-                    batch: 0,
-                }),
+                Some(_) | None => {
+                    let terms = Terms {
+                        identifier: wish.identifier,
+                        properties: subscription.properties.clone(),
+                        batch: 0,
+                    };
+                    batches.push(Request::new(order, Some(call), vec![item], terms));
+                }
             }
         }
-        if let Some(call) = self.calls.get_mut(call) {
-            call.unflushed = batches.len();
-            call.unanswered = batches.len();
+        for batch in batches {
+            self.requests.push(batch);
         }
-        self.queue.extend(batches);
-        self.conclude(call, out);
+        if let Some(over) = self.requests.finish(call) {
+            conclude(over, out);
+        }
     }
 
     /// A subscriber wants another filter instead of this one, which was never asked for.
     pub(super) fn rename(&mut self, owner: usize, from: &str, wish: &Wish, out: &mut Outbox) {
-        for request in &mut self.queue {
-            let call = request.call.and_then(|call| self.calls.get(call));
-            if call.is_none_or(|call| call.owner != owner) {
+        let Requests { queue, calls, .. } = &mut self.requests;
+        for request in queue {
+            let call = request.call.and_then(|call| calls.get(call));
+            if call.is_none_or(|call| call.own.owner != owner) {
                 continue;
             }
             for (filter, options) in &mut request.filters {
@@ -166,18 +148,14 @@ impl Subscribing {
                 }
                 (*filter, *options) = (Rc::clone(&wish.filter), wish.options);
                 if let Some(journal) = &mut out.journal
-                    && request.batch > 0
+                    && request.own.batch > 0
                 {
-                    request.batch = journal.put_filter(filter, *options, request.identifier);
+                    let identifier = request.own.identifier;
+                    request.own.batch = journal.put_filter(filter, *options, identifier);
                 }
             }
         }
         self.unstore(from, out);
-    }
-
-    /// The place of the next request in the common order.
-    pub(super) fn next_order(&self) -> Option<u64> {
-        self.queue.front().map(|request| request.order)
     }
 
     /// Journals the filters that were called for since the last call: what the broker is asked for, the next
@@ -186,25 +164,26 @@ impl Subscribing {
         let Some(journal) = &mut out.journal else {
             return;
         };
-        let is_fresh = |request: &&mut Request| request.call.is_some() && request.batch == 0;
-        for request in self.queue.iter_mut().rev().take_while(is_fresh) {
+        let is_fresh = |request: &&mut Request| request.call.is_some() && request.own.batch == 0;
+        let queue = &mut self.requests.queue;
+        for request in queue.iter_mut().rev().take_while(is_fresh) {
             for (filter, options) in &request.filters {
-                request.batch = journal.put_filter(filter, *options, request.identifier);
+                let identifier = request.own.identifier;
+                request.own.batch = journal.put_filter(filter, *options, identifier);
             }
         }
     }
 
     /// Whether the filters of the next request are in the store, if there is one.
     pub(super) fn is_next_stored(&self, out: &Outbox) -> bool {
-        let next = self.queue.front();
-        next.is_none_or(|request| request.batch <= out.committed())
+        let next = self.requests.queue.front();
+        next.is_none_or(|request| request.own.batch <= out.committed())
     }
 
     /// Whether `filter` is subscribed to, or asked for.
     pub(super) fn has(&self, filter: &str) -> bool {
-        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
-        let asked = self.queue.iter().chain(flights);
-        let mut asked = asked.filter(|request| request.call.is_some());
+        let requests = self.requests.iter();
+        let mut asked = requests.filter(|request| request.call.is_some());
         self.active.contains_key(filter) || asked.any(|request| request.names(filter))
     }
 
@@ -217,18 +196,12 @@ impl Subscribing {
         }
     }
 
-    /// Whether a request may be sent now. Then a packet identifier is free for it: publications leave
-    /// as many as both kinds of requests can hold.
-    pub(super) fn is_free(&self) -> bool {
-        self.flights.len() < REQUESTS
-    }
-
     /// Sends the next request. What of it the broker's limits forbid fails instead.
     pub(super) fn emit(&mut self, limits: &Limits, ids: &mut PacketIds, out: &mut Outbox) {
-        let Some(mut request) = self.queue.pop_front() else {
+        let Some(mut request) = self.requests.queue.pop_front() else {
             return;
         };
-        let identifier = request.identifier.given();
+        let identifier = request.own.identifier.given();
         for (filter, options) in std::mem::take(&mut request.filters) {
             // What is made again was granted before, and what more it asks for an older version leaves out.
             let checked = match request.call {
@@ -244,42 +217,12 @@ impl Subscribing {
         if request.filters.is_empty() {
             return self.answered(&request, out);
         }
-        let Some(id) = ids.take(Owner::Subscribe(self.flights.vacant_key())) else {
-            self.queue.push_front(request);
-            return;
-        };
-        if let Err(error) = send(&request, id, limits, out) {
-            ids.release(id);
-            return self.shrink(request, error, out);
-        }
-        out.when_flushed(OnFlush::Packet(id));
-        if let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) {
-            call.sent = Sent::Maybe;
-        }
-        self.flights.insert(Flight {
-            id,
-            request,
-            end: out.total(),
-            overtaken: Vec::new(),
-        });
-    }
-
-    /// The SUBSCRIBE in flight under `key` was flushed.
-    pub(super) fn handle_flushed(&mut self, key: usize, out: &mut Outbox) {
-        let Some(request) = self.flights.get_mut(key).map(|flight| &mut flight.request) else {
-            return;
-        };
-        if std::mem::replace(&mut request.flushed, true) {
-            return;
-        }
-        let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) else {
-            return;
-        };
-        call.unflushed -= 1;
-        if call.unflushed == 0
-            && let Some((_, token)) = call.wait.take_if(|(wait, _)| *wait == Wait::Sent)
-        {
-            out.done(token, Ok(Done::Sent));
+        let encode = |request: &Request, id, out: &mut Outbox| send(request, id, limits, out);
+        if let Err((mut request, error)) = self.requests.send(request, ids, out, encode) {
+            if let Some((filter, _)) = request.filters.pop() {
+                self.failed(request.call, filter, error, out);
+            }
+            self.answered(&request, out);
         }
     }
 
@@ -295,11 +238,7 @@ impl Subscribing {
         ids: &mut PacketIds,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(asked) = self
-            .flights
-            .get(key)
-            .map(|flight| flight.request.filters.len())
-        else {
+        let Some(asked) = self.requests.asked(key) else {
             return Ok(());
         };
         if suback.reasons.iter().len() != asked {
@@ -308,30 +247,24 @@ impl Subscribing {
                 "SUBACK has not one reason per filter",
             ));
         }
-        // It has left, whether or not the flush was noticed.
-        self.handle_flushed(key, out);
-        let Flight {
-            id,
-            request,
-            overtaken,
-            ..
-        } = self.flights.remove(key);
-        ids.release(id);
+        let Some(request) = self.requests.handle_answer(key, ids, out) else {
+            return Ok(());
+        };
         let remarks = Remarks::kept(suback.properties);
-        let properties = Remarks::from(request.properties.list());
+        let properties = Remarks::from(request.own.properties.list());
         for ((filter, options), reason) in request.filters.iter().zip(suback.reasons.iter()) {
-            unsubscribing.overtaken(filter, request.order);
-            self.overtaken(filter, request.order);
+            unsubscribing.requests.overtaken(filter, request.order);
+            self.requests.overtaken(filter, request.order);
             // What is restored stands there already, unless nobody wants it any more. Nor is it wanted if
             // an UNSUBSCRIBE follows, or if a later request was answered first.
             if !reason.is_error()
                 && request.call.is_some()
-                && !overtaken.contains(filter)
+                && !request.overtaken.contains(filter)
                 && !unsubscribing.follows(filter, request.order)
             {
                 let active = Active {
                     options: *options,
-                    identifier: request.identifier,
+                    identifier: request.own.identifier,
                     properties: properties.clone(),
                 };
                 self.active.insert(Rc::clone(filter), active);
@@ -351,11 +284,6 @@ impl Subscribing {
     pub(super) fn forget(&mut self, filter: &str) {
         self.active.remove(filter);
     }
-
-    /// Whether something is asked for and not answered.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.queue.is_empty() || !self.flights.is_empty()
-    }
 }
 
 /// Appends the SUBSCRIBE.
@@ -366,14 +294,14 @@ fn send(request: &Request, id: PacketId, limits: &Limits, out: &mut Outbox) -> R
     }
     let with_identifier;
     // One of the user's has been checked to be offered.
-    let number = request.identifier.number();
+    let number = request.own.identifier.number();
     let properties = match number.filter(|_| limits.identifiers_available) {
         Some(identifier) => {
-            let properties = request.properties.clone();
+            let properties = request.own.properties.clone();
             with_identifier = properties.subscription_identifier(identifier);
             with_identifier.list()
         }
-        None => request.properties.list(),
+        None => request.own.properties.list(),
     };
     // Before 5.0 the codec leaves the properties out.
     out.send(&Packet::Subscribe(Subscribe {

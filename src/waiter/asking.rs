@@ -171,8 +171,8 @@ impl Waiting {
 }
 
 impl Waiter {
-    /// The protocol is done with a request that was answered before.
-    pub(super) fn is_due(&mut self) {
+    /// The protocol is done with a request that was answered before: the answer counts.
+    pub(super) fn make_due(&mut self) {
         *self = match std::mem::replace(self, Self::Abandoned) {
             Self::Early(answer) => Self::Answered(answer),
             other => other,

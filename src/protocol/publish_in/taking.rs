@@ -107,16 +107,8 @@ impl PublishIn {
         let (Debt::Owed { place, .. }, Some(ledger)) = (debt, ledger) else {
             return;
         };
-        let owed = match qos {
-            Qos::ExactlyOnce => &mut ledger.pubrecs,
-            Qos::AtLeastOnce | Qos::AtMostOnce => &mut ledger.pubacks,
-        };
-        let answer = if remarks.is_empty() {
-            Answer::Ready(reason, batch)
-        } else {
-            Answer::Worded(reason, remarks, batch)
-        };
-        owed.set(place, answer);
+        let answer = Answer::Ready(reason, remarks, batch);
+        ledger.owed(qos).set(place, answer);
         ledger.flush(out);
     }
 }

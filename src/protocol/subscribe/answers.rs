@@ -3,23 +3,13 @@
 
 use std::rc::Rc;
 
-use super::{Request, Subscribing};
-use crate::error::{Doing, Error};
+use super::{Grants, Request, Subscribing};
+use crate::error::Error;
 use crate::protocol::outbox::Outbox;
+use crate::protocol::requests::Call;
 use crate::protocol::{Asked, Done, Effect, Grant};
 
 impl Subscribing {
-    /// Nothing will be sent any more: every wait ends.
-    pub(in crate::protocol) fn close(&mut self, out: &mut Outbox) {
-        self.queue.clear();
-        for call in self.calls.drain() {
-            if let Some((_, token)) = call.wait {
-                let error = Error::closed(Doing::Subscribing).sent_as(call.sent);
-                out.done(token, Err(error));
-            }
-        }
-    }
-
     pub(super) fn failed(
         &mut self,
         call: Option<usize>,
@@ -33,8 +23,8 @@ impl Subscribing {
 
     pub(super) fn granted(&mut self, call: Option<usize>, grant: Grant, out: &mut Outbox) {
         let refused = grant.error().is_some().then(|| Rc::clone(&grant.filter));
-        match call.and_then(|call| self.calls.get_mut(call)) {
-            Some(call) => call.grants.push(grant),
+        match self.requests.call_of(call) {
+            Some(call) => call.own.grants.push(grant),
             None => {
                 // A restored subscription: only a refusal is news, and only while it is wanted.
                 if grant.error().is_some() && self.active.remove(&grant.filter).is_some() {
@@ -55,21 +45,17 @@ impl Subscribing {
             }
             return;
         };
-        if let Some(call) = self.calls.get_mut(key) {
-            call.unanswered -= 1;
+        if let Some(over) = self.requests.answered(key) {
+            conclude(over, out);
         }
-        self.conclude(key, out);
     }
+}
 
-    /// A call is over once nothing of it is unanswered.
-    pub(super) fn conclude(&mut self, key: usize, out: &mut Outbox) {
-        if self.calls.get(key).is_none_or(|call| call.unanswered > 0) {
-            return;
-        }
-        let call = self.calls.remove(key);
-        out.effect(Effect::Subscribed(call.owner, call.grants.clone()));
-        let Some((_, token)) = call.wait else { return };
-        let failed = call.grants.iter().find_map(Grant::error);
-        out.done(token, failed.map_or(Ok(Done::Granted(call.grants)), Err));
-    }
+/// A call is over.
+pub(super) fn conclude(call: Call<Subscribing>, out: &mut Outbox) {
+    let Grants { owner, grants } = call.own;
+    out.effect(Effect::Subscribed(owner, grants.clone()));
+    let Some((_, token)) = call.wait else { return };
+    let failed = grants.iter().find_map(Grant::error);
+    out.done(token, failed.map_or(Ok(Done::Granted(grants)), Err));
 }

@@ -1,38 +1,11 @@
 //! What the version and the broker's limits do not let through of a request.
 
-use super::{Request, Subscribing};
 use crate::codec::subscribe::FilterOptions;
 use crate::error::{Doing, Error, ErrorKind};
 use crate::protocol::limits::Limits;
-use crate::protocol::outbox::Outbox;
 use crate::reason::Reason;
 use crate::topic;
 use crate::version::Version;
-
-impl Subscribing {
-    /// The broker takes no packet as large as this one: the filters go in two, or if there is only one,
-    /// it fails.
-    pub(super) fn shrink(&mut self, mut request: Request, error: Error, out: &mut Outbox) {
-        if request.filters.len() < 2 {
-            let error = error.while_doing(Doing::Subscribing);
-            for (filter, _) in std::mem::take(&mut request.filters) {
-                self.failed(request.call, filter, error.clone(), out);
-            }
-            return self.answered(&request, out);
-        }
-        if let Some(call) = request.call.and_then(|call| self.calls.get_mut(call)) {
-            call.unanswered += 1;
-            call.unflushed += usize::from(!request.flushed);
-        }
-        let half = Request {
-            filters: request.filters.split_off(request.filters.len() / 2),
-            properties: request.properties.clone(),
-            ..request
-        };
-        self.queue.push_front(half);
-        self.queue.push_front(request);
-    }
-}
 
 /// A call may have been accepted when it was not known yet that the broker speaks an older version.
 pub(super) fn check_options(

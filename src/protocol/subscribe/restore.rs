@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Flight, Request, Subscribing};
+use super::{Request, Subscribing, Terms};
 use crate::message::Qos;
 use crate::properties::Remarks;
 use crate::protocol::connect::Continuity;
@@ -16,40 +16,18 @@ use crate::reason::Reason;
 const RETAINED_IF_NEW: u8 = 1;
 
 impl Subscribing {
-    /// The broker has answered a request for `filter` that came at this place in the common order, so it has
-    /// dealt with every SUBSCRIBE before it: sent again, that would undo the later one, or lower its QoS.
-    pub(in crate::protocol) fn overtaken(&mut self, filter: &Rc<str>, order: u64) {
-        for (_, flight) in &mut self.flights {
-            if flight.request.order < order && flight.request.names(filter) {
-                flight.overtaken.push(Rc::clone(filter));
-            }
-        }
-    }
-
     /// The connection is over: what was not answered is asked again, in its order. That goes for what
     /// restores, too: the next connection may find the session that this one began.
     pub(in crate::protocol) fn disconnected(&mut self, ids: &mut PacketIds, out: &mut Outbox) {
-        let mut flights: Vec<_> = std::mem::take(&mut self.flights).into_iter().collect();
-        flights.sort_by_key(|(_, flight)| flight.end);
-        for (_, flight) in flights.into_iter().rev() {
-            ids.release(flight.id);
-            let Flight {
-                mut request,
-                overtaken,
-                ..
-            } = flight;
-            for (filter, options) in std::mem::take(&mut request.filters) {
-                if overtaken.contains(&filter) {
-                    let answer = Asked::Answered(as_asked(options.qos), Remarks::NONE);
-                    self.granted(request.call, Grant { filter, answer }, out);
-                } else {
-                    request.filters.push((filter, options));
-                }
+        for mut request in self.requests.disconnected(ids) {
+            for (filter, options) in request.take_overtaken() {
+                let answer = Asked::Answered(as_asked(options.qos), Remarks::NONE);
+                self.granted(request.call, Grant { filter, answer }, out);
             }
             if request.filters.is_empty() {
                 self.answered(&request, out);
             } else {
-                self.queue.push_front(request);
+                self.requests.queue.push_front(request);
             }
         }
     }
@@ -62,7 +40,8 @@ impl Subscribing {
             Continuity::Lost | Continuity::Present => 0,
             Continuity::Untold => RETAINED_IF_NEW,
         };
-        self.queue.retain(|request| request.call.is_some());
+        let queue = &mut self.requests.queue;
+        queue.retain(|request| request.call.is_some());
         let mut batches: Vec<Request> = Vec::new();
         // The last batch of each identifier and properties: a SUBSCRIBE has one of both for all its filters.
         let mut last: BTreeMap<(Identifier, &[u8]), usize> = BTreeMap::new();
@@ -76,28 +55,23 @@ impl Subscribing {
                 Some(batch) if batch.takes(active.identifier) => batch.filters.push(item),
                 Some(_) | None => {
                     last.insert(kind, batches.len());
-                    batches.push(Request {
-                        order: 0,
-                        call: None,
-                        filters: vec![item],
+                    let terms = Terms {
                         identifier: active.identifier,
                         properties: active.properties.list().into(),
-                        flushed: false,
                         batch: 0,
-                    });
+                    };
+                    batches.push(Request::new(0, None, vec![item], terms));
                 }
             }
         }
         for batch in batches.into_iter().rev() {
-            self.queue.push_front(batch);
+            queue.push_front(batch);
         }
     }
 
     /// Whether something that the broker lost is still to be answered.
     pub(super) fn is_restoring(&self) -> bool {
-        let flights = self.flights.iter().map(|(_, flight)| &flight.request);
-        let mut requests = flights.chain(&self.queue);
-        requests.any(|request| request.call.is_none())
+        self.requests.iter().any(|request| request.call.is_none())
     }
 }
 
