@@ -117,8 +117,9 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> std::result::Result<Next, Outcome> {
         let read = self.read(now, shared, cx)?;
+        // Handlers may have taken their time, and may have called.
+        let now = clock.now();
         shared.with(|state| {
-            // Handlers may have called.
             state.catch_up(now);
             state.protocol.handle_timeout(now).map_err(lost)
         })?;
@@ -138,6 +139,8 @@ impl Connection {
             shared.with(|state| state.protocol.pump(now));
             keeper.poll(shared, cx).map_err(lost)?;
         }
+        // So may a store. What is written now has its time from now on, a ping above all.
+        let now = clock.now();
         let written = self.write(now, shared, cx).map_err(lost)?;
         // While it was written, there was room for more.
         let stored = keeper.poll(shared, cx).map_err(lost)?;
@@ -149,9 +152,11 @@ impl Connection {
             // Else we are woken when the transport takes bytes again, or by the store.
             Read::Clogged => !shared.with(|state| state.protocol.is_clogged()),
         };
+        // An exchange may have begun while it was written.
+        let asked = self.dialogue.is_some() && shared.with(|state| state.ask.is_some());
         // What was held back until the authenticator's answer is looked at next, and what was until the store
         // had it leaves.
-        if reads_on || answered || stored {
+        if reads_on || answered || stored || asked {
             return Ok(Next::AtOnce);
         }
         Ok(written)
@@ -214,6 +219,8 @@ impl Connection {
             });
             self.feed(now, shared, buffer)?;
         }
+        // The last read may have brought the CONNACK, and more behind it.
+        self.held = shared.with(|state| state.protocol.is_verifying());
         Ok(Read::Busy)
     }
 

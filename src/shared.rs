@@ -203,7 +203,6 @@ impl State {
         {
             self.loose.drop_later(Some(waker));
         }
-        self.now = Some(now);
         self.catch_up(now);
         let Self {
             waiters,
@@ -256,6 +255,7 @@ impl State {
         if let DriverState::Called = self.driver {
             self.driver = DriverState::Working;
         }
+        self.now = Some(now);
         self.waiters.stamp(now);
         self.retire_inboxes();
         self.end_dropped();

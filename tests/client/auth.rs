@@ -876,3 +876,50 @@ fn each_answer_in_a_quiet_reauthentication_counts_for_the_keep_alive() {
     setup.world.advance(4 * SECOND);
     assert!(peer.received().starts_with(b"\xC0\x00"));
 }
+
+#[test]
+fn what_came_in_one_turn_with_a_connack_is_read_when_that_is_believed() {
+    let world = World::with_peers();
+    // The last read that fits into a turn brings the end of CONNACK and a message behind it.
+    world.network().read_chunk(8);
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let seen = Rc::new(Cell::new(0));
+    let count = Rc::clone(&seen);
+    let _handle = now(setup.client.subscribe_inline(
+        ("t", Qos::AtMostOnce),
+        move |_| count.set(count.get() + 1),
+        Wait::None,
+    ));
+    let mut peer = setup.world.peer();
+    peer.received();
+    let mut bytes = b"\x20\x37\0\0\x34\x15\0\x01M\x26\0\x01k\0\x2A".to_vec();
+    bytes.extend([b'x'; 42]);
+    bytes.extend(b"\x30\x04\0\x01t\0");
+    peer.send(&bytes);
+    assert!(setup.client.is_connected());
+    assert_eq!(seen.get(), 1);
+}
+
+#[test]
+fn a_call_that_stands_behind_one_that_failed_is_carried_out_at_once() {
+    let world = World::with_peers();
+    let parrot = Parrot::new(&world);
+    let setup = start(world, &parrot);
+    let mut peer = setup.world.peer();
+    peer.received();
+    peer.send(CONNACK_M);
+    parrot.diary();
+    parrot.pause.set(1000 * SECOND);
+    let stuck = setup.client.reauthenticate();
+    setup.world.advance(5 * SECOND);
+    let next = setup.client.reauthenticate();
+    parrot.pause.set(Duration::ZERO);
+    setup.world.advance(5 * SECOND);
+    let error = failure(now(stuck));
+    assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+    assert_eq!(parrot.diary(), ["again c"]);
+    assert_eq!(peer.received()[..3], *b"\xF0\x0E\x19");
+    peer.send(SUCCESS);
+    now(next).expect("both sides are content");
+}

@@ -809,3 +809,28 @@ fn an_idle_client_reads_nothing_between_pings() {
     setup.world.advance(Duration::from_secs(59));
     assert_eq!(setup.world.network().reads(), reads);
 }
+
+#[test]
+fn a_ping_has_its_time_from_when_it_has_left_however_long_a_handler_took() {
+    let world = World::with_peers();
+    let clock = world.clock();
+    let options = options(&world).keep_alive(10 * SECOND).ping_timeout(SECOND);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(CONNACK);
+    let slow = clock.clone();
+    let _handle = now(setup.client.subscribe_inline(
+        ("t", Qos::AtMostOnce),
+        move |_| slow.advance(SECOND * 3 / 2),
+        Wait::None,
+    ));
+    peer.received();
+    // The ping is due in the turn that calls the handler.
+    clock.advance(10 * SECOND);
+    peer.send(b"\x30\x04\0\x01t\0");
+    assert_eq!(peer.received(), b"\xC0\0");
+    setup.world.advance(SECOND * 9 / 10);
+    assert!(setup.client.is_connected());
+    peer.send(b"\xD0\0");
+    setup.world.advance(5 * SECOND);
+    assert!(setup.client.is_connected());
+}
