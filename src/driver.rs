@@ -24,6 +24,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
+
 use crate::alarm::Alarm;
 use crate::connection::{Connection, Outcome};
 use crate::error::{Doing, Error, ErrorKind, Result};
@@ -212,6 +214,8 @@ impl Driver {
 
     /// Waits before the next attempt, unless the user wants something.
     async fn pause(&mut self, delay: Duration) {
+        // However short the delay is: an attempt may fail at once, and the others have their turn first.
+        yield_now().await;
         // Nothing is waited for but time, so the end of the delay is no error.
         let _ = self.alongside(std::future::pending::<()>(), delay).await;
     }

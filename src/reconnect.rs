@@ -19,6 +19,9 @@ use crate::prospect::Prospect;
 /// Above this many doublings the bound is at its longest whatever the first one was.
 const DOUBLINGS: u32 = 20;
 
+/// What is doubled at least, where the options begin with no delay at all.
+const FLOOR: Duration = Duration::from_millis(1);
+
 /// Decides for one client.
 pub(crate) struct Reconnect {
     retry: Retry,
@@ -123,11 +126,12 @@ impl Reconnect {
     fn next_delay(&mut self) -> Duration {
         let doublings = self.failures.min(DOUBLINGS);
         self.failures = self.failures.saturating_add(1);
-        let bound = self
-            .retry
-            .first
-            .saturating_mul(1 << doublings)
-            .min(self.retry.longest);
+        // Doubled, nothing stays nothing: without a floor a broker that is gone would be tried without a break.
+        let first = match doublings {
+            0 => self.retry.first,
+            _ => self.retry.first.max(FLOOR),
+        };
+        let bound = first.saturating_mul(1 << doublings).min(self.retry.longest);
         bound.mul_f64(self.random.f64())
     }
 
@@ -166,6 +170,21 @@ mod tests {
             let mean = delays.iter().sum::<f64>() / 200.0;
             assert!((0.4..0.6).contains(&mean), "{mean}");
         }
+    }
+
+    #[test]
+    fn without_a_first_delay_the_later_ones_grow_all_the_same() {
+        let retry = Retry {
+            first: Duration::ZERO,
+            ..RETRY
+        };
+        let mut reconnect = Reconnect::new(retry, None, fastrand::Rng::with_seed(1));
+        assert_eq!(reconnect.next_delay(), Duration::ZERO);
+        let delays: Vec<_> = (0..30).map(|_| reconnect.next_delay()).collect();
+        assert!(delays[0] <= 2 * FLOOR, "{delays:?}");
+        let longest = delays.iter().max().expect("there are some");
+        assert!(*longest > RETRY.longest / 4, "{delays:?}");
+        assert!(*longest <= RETRY.longest, "{delays:?}");
     }
 
     #[test]

@@ -58,6 +58,24 @@ fn has(haystack: &[u8], needle: &[u8]) -> bool {
 // Attempts.
 
 #[test]
+fn attempts_that_fail_at_once_leave_the_others_their_turn() {
+    let world = World::with_peers();
+    let options = options(&world)
+        .connector(|_: &Endpoint| -> LocalBoxFuture<_> {
+            Box::pin(std::future::ready(Err(
+                io::ErrorKind::ConnectionRefused.into()
+            )))
+        })
+        .retry_delays(Duration::ZERO, Duration::ZERO);
+    let (client, driver) = coracle::Client::new(options);
+    let mut driver = std::pin::pin!(driver.run());
+    for _ in 0..100 {
+        assert!(poll(&mut driver).is_none());
+    }
+    assert!(client.statistics().failed >= 50);
+}
+
+#[test]
 fn the_first_connection_is_retried_too() {
     let world = World::new(BrokerOptions::new());
     world.network().next_attempts(3, REFUSED);
