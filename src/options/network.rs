@@ -15,6 +15,9 @@ use crate::transport::WebSocket;
 use crate::transport::{Connector, Endpoint, Network, Rung};
 use crate::version::Version;
 
+/// As good as for ever, and no clock ends before.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// Where the broker is, or the brokers are.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
@@ -78,7 +81,8 @@ impl Options {
 
     /// Sets for how long an endpoint that failed is passed over while there are others. Defaults to 60 s.
     pub fn set_aside(mut self, time: Duration) -> Self {
-        self.places.aside = time;
+        // Beyond the end of time it would not be set aside at all.
+        self.places.aside = time.min(CENTURY);
         self
     }
 
@@ -148,9 +152,11 @@ impl Options {
         self
     }
 
-    /// Lets the system probe a TCP connection that has been silent for this long, in whole seconds. Defaults
-    /// to not: the keep-alive of MQTT finds a dead link too, and the broker sees it.
+    /// Lets the system probe a TCP connection that has been silent for this long, in whole seconds, 1 to
+    /// 32,767. Defaults to not: the keep-alive of MQTT finds a dead link too, and the broker sees it.
     pub fn tcp_keep_alive(mut self, silence: Duration) -> Self {
+        // Linux takes no others, and would refuse each connection.
+        let silence = silence.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
         self.network.tcp.keep_alive = Some(silence);
         self
     }
@@ -159,7 +165,9 @@ impl Options {
     /// milliseconds; Linux and Android only, elsewhere without effect. Defaults to the system's own
     /// patience, about a quarter of an hour.
     pub fn tcp_user_timeout(mut self, timeout: Duration) -> Self {
-        self.network.tcp.user_timeout = Some(timeout);
+        // Linux takes it as a number of 31 bits, and would refuse each connection.
+        let most = Duration::from_millis(i32::MAX.unsigned_abs().into());
+        self.network.tcp.user_timeout = Some(timeout.min(most));
         self
     }
 
