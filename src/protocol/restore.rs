@@ -235,10 +235,12 @@ impl Protocol {
         self.session.opening.disown(self.config.session);
     }
 
-    /// It is this date now, for what expires.
+    /// It is this date now, for what expires. If the clock was set, what is in the store says so.
     pub fn set_date(&mut self, now: Instant, unix: Duration) {
-        if let Some(journal) = &mut self.out.journal {
-            journal.set_date(now, unix);
+        if let Some(journal) = &mut self.out.journal
+            && journal.set_date(now, unix)
+        {
+            self.session.publish_out.store_dates(journal);
         }
     }
 

@@ -589,6 +589,75 @@ fn the_time_in_which_the_process_was_down_counts_for_the_expiry() {
 }
 
 #[test]
+fn a_clock_that_is_set_leaves_each_message_its_identifier_on_disk() {
+    let day = Duration::from_secs(86_400);
+    let message = |payload: &[u8]| {
+        let message = Message::new("t", payload).qos(Qos::ExactlyOnce);
+        message.expiry(Duration::from_secs(100))
+    };
+    let narrow = Config { window: 1, ..v5() };
+    play_slowly(&narrow, |scene| {
+        scene.cut();
+        // The first gets its identifier later, in a record of its own; the second never does.
+        scene.publish_message(message(b"a"), Wait::None);
+        scene.publish_message(message(b"b"), Wait::None);
+        scene.commits();
+        scene.commits();
+        scene.finds_session();
+        scene.commits();
+        scene.sends(&[b"\x34\x0C\0\x01t\0\x01\x05\x02\0\0\0\x64a"]);
+        scene.protocol.set_date(scene.now, DATE + day);
+        scene.turn();
+        scene.commits();
+        scene.dies_for(day + Duration::from_secs(40));
+        scene.finds_session();
+        scene.sends(&[b"\x3C\x0C\0\x01t\0\x01\x05\x02\0\0\0\x3Ca"]);
+        scene.receive(PUBREC);
+        scene.commits();
+        scene.sends(&[PUBREL]);
+        scene.receive(PUBCOMP);
+        scene.commits();
+        scene.sends(&[b"\x34\x0C\0\x01t\0\x02\x05\x02\0\0\0\x3Cb"]);
+    });
+}
+
+#[test]
+fn a_clock_that_is_slewed_or_jumps_and_jumps_writes_little() {
+    play_slowly(&v5(), |scene| {
+        scene.cut();
+        let message = Message::new("t", vec![0; 100_000]).expiry(Duration::from_secs(10_000));
+        scene.publish_message(message.clone(), Wait::None);
+        scene.publish_message(message, Wait::None);
+        scene.commits();
+        scene.commits();
+        for step in 1..=900_u32 {
+            let date = DATE + Duration::from_millis(1) * step;
+            scene.protocol.set_date(scene.now, date);
+        }
+        scene.turn();
+        assert!(!scene.commit(), "less than a second is not worth it");
+        for step in 0..100_u32 {
+            let date = DATE + Duration::from_secs(1_000) * (step % 2);
+            scene.protocol.set_date(scene.now, date);
+        }
+        scene.turn();
+        let disk = scene.disk.as_ref().expect("a script with a disk");
+        let bytes = disk.under_way.as_ref().map_or(0, Batch::bytes);
+        assert!(bytes < 1_400_000, "{bytes} bytes in one batch");
+        // What was not written then is written once there is room.
+        scene.commits();
+        scene
+            .protocol
+            .set_date(scene.now, DATE + Duration::from_secs(9_000));
+        scene.turn();
+        scene.commits();
+        scene.dies_for(Duration::from_secs(9_000 + 5_000));
+        scene.turn();
+        assert_eq!(scene.protocol.unfinished(), 2);
+    });
+}
+
+#[test]
 fn when_the_store_fails_every_wait_says_whether_its_message_may_be_sent() {
     let full = StoreError::new(StoreErrorKind::Full, "writing /x: no space left");
     play_slowly(&v3(), |scene| {

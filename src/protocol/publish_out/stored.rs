@@ -115,6 +115,29 @@ impl PublishOut {
         });
     }
 
+    /// The clock was set: when messages expire is written anew, as it has not changed for this process. The next
+    /// one knows nothing but the date.
+    pub(in crate::protocol) fn store_dates(&self, journal: &mut Journal) {
+        for (_, entry) in &self.entries {
+            let (Some(_), Some(_), Some(message)) =
+                (entry.stored, entry.expires.end(), &entry.message)
+            else {
+                continue;
+            };
+            let id = match entry.stage {
+                Stage::Pending => None,
+                Stage::Named { id }
+                | Stage::Sent { id, .. }
+                | Stage::Unsettled { id }
+                | Stage::Released { id, .. } => Some(id),
+            };
+            let dies = journal.date_of(entry.expires);
+            journal.put(Key::Outgoing(entry.order), |out| {
+                write_outgoing(id, dies, message, out);
+            });
+        }
+    }
+
     /// What is accepted in this process comes after everything in the store.
     pub(in crate::protocol) fn restore_order(&mut self, next_order: u64) {
         self.next_order = next_order;
