@@ -589,6 +589,34 @@ fn the_time_in_which_the_process_was_down_counts_for_the_expiry() {
 }
 
 #[test]
+fn a_message_whose_end_is_not_on_disk_may_be_sent_by_the_next_process() {
+    // That is what `Sent::No` and the README except. A clock without a battery knows of no time that passed.
+    let drops = Config {
+        when_full: coracle::WhenFull::DropOldest,
+        queue_bytes: 67,
+        ..v5()
+    };
+    for (config, end) in [(v5(), 101), (drops, 0)] {
+        play_slowly(&config, |scene| {
+            scene.cut();
+            let message = Message::new("t", "a").expiry(Duration::from_secs(100));
+            let ended = scene.publish_message(message, Wait::Ack);
+            scene.commits();
+            scene.wait(end);
+            if end == 0 {
+                scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
+                scene.publish(Qos::AtLeastOnce, b"c", Wait::None);
+            }
+            assert_eq!(scene.fails(ended).sent(), Sent::No);
+            scene.dies();
+            scene.finds_session();
+            scene.commits();
+            scene.sends(&[b"\x32\x0C\0\x01t\0\x01\x05\x02\0\0\0\x64a"]);
+        });
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_leaves_each_message_its_identifier_on_disk() {
     let day = Duration::from_secs(86_400);
     let message = |payload: &[u8]| {
