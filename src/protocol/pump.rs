@@ -85,7 +85,8 @@ impl Protocol {
         if out.holds_back() || out.committed() < online.opened {
             return;
         }
-        loop {
+        // Publications leave enough of them; were it not so, the same request would be tried for ever.
+        while ids.has_any() {
             match (subscribing.next_order(), unsubscribing.next_order()) {
                 (Some(one), other) if other.is_none_or(|other| one < other) => {
                     if !subscribing.is_free() || !subscribing.is_next_stored(out) {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::inheritance::Inheritance;
 use super::journal::{Journal, Kept};
 use super::line::Waiting;
+use super::packet_id::PacketIds;
 use super::publish_out::Early;
 use super::record::{Entry, Filter, Identity, Outgoing};
 use super::session::Session;
@@ -96,6 +97,9 @@ impl Found {
             if !ids.insert(id) {
                 return Err(damaged("gives a packet identifier twice"));
             }
+        }
+        if ids.len() > PacketIds::FOR_PUBLICATIONS {
+            return Err(damaged("gives more packet identifiers than a session has"));
         }
         Ok(found)
     }

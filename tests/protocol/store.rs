@@ -1,6 +1,7 @@
 //! With a store: what is on disk before what leaves, and what the next process makes of it.
 
 use super::*;
+use coracle::protocol::record::Identity;
 use coracle::{StoreError, StoreErrorKind};
 
 /// 2027-01-15T08:00:00Z.
@@ -787,6 +788,46 @@ fn a_damaged_store_is_an_error_and_nothing_of_it_is_taken() {
         );
         assert_eq!(scene.protocol.unfinished(), 0);
     });
+}
+
+#[test]
+fn a_store_that_names_more_identifiers_than_a_session_may_is_damaged() {
+    // Some are left to SUBSCRIBE and UNSUBSCRIBE; without any these would be tried again and again.
+    for (count, fits) in [(65_535, false), (65_520, false), (65_519, true)] {
+        let mut session = Vec::new();
+        let identity = Identity {
+            at_broker: true,
+            version: Version::V3_1_1,
+            client_id: "c".to_owned(),
+            assigned: None,
+            place: String::new(),
+        };
+        Entry::Session(identity).write(&mut session);
+        let mut disk = Disk {
+            records: (1..=count).map(|id| (4 << 56 | id, vec![1])).collect(),
+            ..Disk::at_once()
+        };
+        disk.records.insert(1 << 56, session);
+        let mut scene = Scene::new(v3(), Feed::Whole);
+        let restored = scene.protocol.restore(scene.now, DATE, &disk.read());
+        if let Err(error) = restored {
+            assert!(!fits, "{error}");
+            assert_eq!(error.kind(), StoreErrorKind::Damaged);
+            let text = "the store gives more packet identifiers than a session has";
+            assert_eq!(error.to_string(), text);
+            continue;
+        }
+        scene.disk = Some(disk);
+        scene.finds_session();
+        for _ in 0..10 {
+            scene.subscribe(&["t"], Qos::AtMostOnce, Wait::None);
+            scene.unsubscribe(&["t"], Wait::None);
+        }
+        assert!(fits, "{count} were taken");
+        // Eight of each may be unanswered.
+        assert_eq!(scene.wire.len(), 8 * (8 + 7));
+        scene.wire.clear();
+    }
 }
 
 #[test]
