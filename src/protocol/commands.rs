@@ -250,7 +250,10 @@ impl Protocol {
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
-            self.identify();
+            // One that has not answered has ended no session of ours: that is where the store says it is.
+            if !self.session.opening.is_away() {
+                self.identify();
+            }
         }
         sent
     }
