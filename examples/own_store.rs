@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -62,6 +62,7 @@ impl Log {
         file.write_all(&framed(&all))?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;
+        sync_directory(&self.path)?;
         self.file = Some(OpenOptions::new().append(true).open(&self.path)?);
         Ok(table)
     }
@@ -91,6 +92,19 @@ impl Store for Log {
     fn poll_committed(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         Poll::Ready(self.written.clone())
     }
+}
+
+/// Makes a new name durable: without it a loss of power may bring the old log back, and with it lose every
+/// batch that was appended to the new one. Only Unix lets a directory be opened like that.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    if cfg!(unix)
+        && let Some(directory) = path.parent()
+    {
+        let named = !directory.as_os_str().is_empty();
+        let directory = if named { directory } else { Path::new(".") };
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The batch as it stands in the log.

@@ -7,13 +7,15 @@ pub struct Statistics {
     /// Messages given to the client for publishing, those in line for room and those withdrawn from it
     /// included.
     pub published: u64,
-    /// Calls to publish that failed because the queue was full ([`WhenFull::Fail`](crate::WhenFull::Fail)).
+    /// Calls to publish that failed because the queue was full ([`WhenFull::Fail`](crate::WhenFull::Fail)). Also
+    /// messages that were accepted before the store was read, if its messages left no room for them; those count
+    /// as published too.
     pub queue_full: u64,
     /// Published messages that were dropped for newer ones while they waited to be sent
     /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)). They count as published too.
     pub dropped_oldest: u64,
     /// Messages that were dropped by the call that published them, because the queue was full. They do not
-    /// count as published.
+    /// count as published, but for those that were accepted before the store was read.
     pub dropped_newest: u64,
     /// Published messages that expired before they could be sent.
     pub expired: u64,

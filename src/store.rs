@@ -203,7 +203,7 @@ pub enum StoreErrorKind {
     Damaged,
     /// Another process, or another client, has it open.
     InUse,
-    /// Anything else that the system said.
+    /// Anything else that the system said; or a newer version of this crate wrote what is stored.
     Other,
 }
 

@@ -9,6 +9,10 @@
 /// waits learns that its message was dropped from [`ErrorKind::Dropped`](crate::ErrorKind::Dropped), with
 /// `sent: No`; without a wait the call succeeds, there is no event, and
 /// [`Statistics`](crate::Statistics) count it.
+///
+/// A store is read when the driver first runs, and what an earlier process left in it counts. What was published
+/// before comes to the policy then: it stands in line, is dropped, or without a wait is an
+/// [`Event::Unpublished`](crate::Event::Unpublished) with [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {
@@ -17,7 +21,7 @@ pub enum WhenFull {
     #[default]
     Fail,
     /// The oldest messages that were never sent make room for the new one. For measurements, where the
-    /// newest matters most. If all were sent and are unacknowledged, the new one is dropped.
+    /// newest matters most. If what was sent and is unacknowledged fills the queue alone, the new one is dropped.
     DropOldest,
     /// The new message is dropped. For records, where the beginning matters most.
     DropNewest,

@@ -92,37 +92,40 @@ impl Protocol {
     }
 
     /// Whether there is room for a message of this QoS, once the oldest are dropped if that is the policy.
-    fn make_room(&mut self, qos: Qos) -> bool {
-        loop {
-            let room = match qos {
-                Qos::AtMostOnce => self.room_qos0(),
-                Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
-            };
-            if room {
-                return true;
+    pub(super) fn make_room(&mut self, qos: Qos) -> bool {
+        if self.has_room_for(qos) {
+            return true;
+        }
+        match self.policy(qos) {
+            WhenFull::Fail | WhenFull::DropNewest => return false,
+            WhenFull::DropOldest => {}
+        }
+        let bound = self.config.queue_bytes;
+        let Session {
+            ids,
+            publish_qos0,
+            publish_out,
+            ..
+        } = &mut self.session;
+        self.session.losses.oldest += match qos {
+            Qos::AtMostOnce => publish_qos0.drop_oldest(bound, &mut self.out),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                publish_out.drop_oldest(bound, ids, &mut self.out)
             }
-            let dropped = match (self.policy(qos), qos) {
-                (WhenFull::Fail | WhenFull::DropNewest, _) => false,
-                (WhenFull::DropOldest, Qos::AtMostOnce) => {
-                    self.session.publish_qos0.drop_oldest(&mut self.out)
-                }
-                (WhenFull::DropOldest, Qos::AtLeastOnce | Qos::ExactlyOnce) => {
-                    let Session {
-                        ids, publish_out, ..
-                    } = &mut self.session;
-                    publish_out.drop_oldest(ids, &mut self.out)
-                }
-            };
-            if !dropped {
-                return false;
-            }
-            self.session.losses.oldest += 1;
+        };
+        self.has_room_for(qos)
+    }
+
+    fn has_room_for(&self, qos: Qos) -> bool {
+        match qos {
+            Qos::AtMostOnce => self.room_qos0(),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => self.room(),
         }
     }
 
     /// A message comes for which there is no room, and it does not stand in line. Only one who waits is
     /// told of a drop: an event for each would need room too.
-    fn no_room(&mut self, policy: WhenFull, waits: bool) -> Result<Accepted, Error> {
+    pub(super) fn no_room(&mut self, policy: WhenFull, waits: bool) -> Result<Accepted, Error> {
         let losses = &mut self.session.losses;
         let kind = match policy {
             WhenFull::Fail => {
@@ -140,7 +143,7 @@ impl Protocol {
         Err(Error::new(kind, Doing::Publishing))
     }
 
-    fn policy(&self, qos: Qos) -> WhenFull {
+    pub(super) fn policy(&self, qos: Qos) -> WhenFull {
         match qos {
             Qos::AtMostOnce => self.config.when_full_qos0,
             Qos::AtLeastOnce | Qos::ExactlyOnce => self.config.when_full,
@@ -247,7 +250,10 @@ impl Protocol {
         }
         if ends_session && sent.is_ok() {
             self.session.opening.handle_session_ended();
-            self.identify();
+            // One that has not answered has ended no session of ours: that is where the store says it is.
+            if !self.session.opening.is_away() {
+                self.identify();
+            }
         }
         sent
     }

@@ -200,6 +200,11 @@ impl Opening {
         }
     }
 
+    /// Whether another broker is tried that has not answered, while the last one holds the session.
+    pub(super) fn is_away(&self) -> bool {
+        self.held_before.is_some()
+    }
+
     /// Sends CONNECT, the first packet of the connection [MQTT-3.1.0-1].
     ///
     /// # Errors

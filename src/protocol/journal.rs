@@ -51,6 +51,9 @@ const MARK: usize = 1024 * 1024;
 /// A clock that shows an earlier date was never set: 2020-01-01.
 const FIRST_DATE: u64 = 1_577_836_800;
 
+/// How far the wall clock may go away from the monotonic one before what the store says of it is wrong.
+const DRIFT: Duration = Duration::from_secs(1);
+
 /// Stands for a message that was acknowledged before it was taken: it is in the store until it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept(pub(super) u64);
@@ -71,6 +74,8 @@ pub(super) struct Journal {
     /// For filters and kept messages.
     next: u64,
     date: (Instant, Duration),
+    /// The date by which those in the store were computed.
+    written: (Instant, Duration),
     place: String,
     /// What the store says of the session.
     identity: Option<Identity>,
@@ -106,6 +111,7 @@ impl Journal {
             kept: BTreeMap::new(),
             next: 0,
             date: (now, unix),
+            written: (now, unix),
             place: String::new(),
             identity: None,
         }
@@ -202,9 +208,17 @@ impl Journal {
 
     // The date.
 
-    /// It is this date now.
-    pub(super) fn set_date(&mut self, now: Instant, unix: Duration) {
+    /// It is this date now. Returns whether the clock was set since the dates in the store were written, so that
+    /// they are to be written again. Not while so much waits for the disk already, nor for a date that is none.
+    pub(super) fn set_date(&mut self, now: Instant, unix: Duration) -> bool {
         self.date = (now, unix);
+        let (then, date) = self.written;
+        let expected = date.saturating_add(now.saturating_duration_since(then));
+        if unix.abs_diff(expected) <= DRIFT || unix.as_secs() < FIRST_DATE || self.is_clogged() {
+            return false;
+        }
+        self.written = self.date;
+        true
     }
 
     /// When a message dies, as a date.
@@ -218,7 +232,9 @@ impl Journal {
         if unix.as_secs() < FIRST_DATE {
             return Death::Unknown;
         }
-        Death::At((unix + end.saturating_duration_since(now)).as_secs())
+        let left = end.saturating_duration_since(now);
+        let date = unix.checked_add(left);
+        date.map_or(Death::Unknown, |date| Death::At(date.as_secs()))
     }
 
     /// When a message dies that the store says to die then: never later than its whole interval from now,

@@ -23,7 +23,8 @@ pub(super) struct Line {
     withdrawn: usize,
     /// How many at the end of `queue` came since the last turn.
     unstamped: usize,
-    next: u64,
+    /// The last place that was given. 0 is nobody's.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -50,8 +51,8 @@ impl Line {
 
     /// A caller joins the line. Returns the place, by which it can be withdrawn.
     pub(super) fn park(&mut self, message: Message, wait: Wait, token: Token) -> u64 {
-        let place = self.next;
-        self.next += 1;
+        self.last += 1;
+        let place = self.last;
         self.queue.push_back(Parked {
             place,
             content: Some(Waiting {
@@ -63,6 +64,15 @@ impl Line {
         });
         self.unstamped += 1;
         place
+    }
+
+    /// These stand before all others, in this order, and cannot be withdrawn. Called before the first turn.
+    pub(super) fn stand_first(&mut self, waiting: Vec<Waiting>) {
+        self.unstamped += waiting.len();
+        for content in waiting.into_iter().rev() {
+            let content = Some(content);
+            self.queue.push_front(Parked { place: 0, content });
+        }
     }
 
     /// Gives the messages that came since the last turn the time from which their expiry counts. Returns

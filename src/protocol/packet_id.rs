@@ -40,19 +40,27 @@ pub(super) struct PacketIds {
 }
 
 impl PacketIds {
+    /// How many publications may have, so that enough is left for the others.
+    pub(super) const FOR_PUBLICATIONS: usize = u16::MAX as usize - RESERVED;
+
     /// How many are in use.
     pub(super) fn len(&self) -> usize {
         self.used
     }
 
-    /// Whether a publication may take one and leave enough for the others.
+    /// Whether a publication may take one.
     pub(super) fn has_room(&self) -> bool {
-        self.used + RESERVED < usize::from(u16::MAX)
+        self.used < Self::FOR_PUBLICATIONS
+    }
+
+    /// Whether one is free.
+    pub(super) fn has_any(&self) -> bool {
+        self.used < usize::from(u16::MAX)
     }
 
     /// Takes the next free identifier [MQTT-2.2.1-3]; none if all are in use.
     pub(super) fn take(&mut self, owner: Owner) -> Option<PacketId> {
-        if self.used >= usize::from(u16::MAX) {
+        if !self.has_any() {
             return None;
         }
         let id = loop {

@@ -53,6 +53,7 @@ use crate::properties::{PropertyList, Remarks};
 use crate::reason::Reason;
 use crate::wait::Wait;
 
+pub(super) use pending::Early;
 use stored::unstore_burnt;
 
 /// All QoS 1 and 2 messages that are not finished.

@@ -198,20 +198,24 @@ impl PublishQos0 {
         *self = kept;
     }
 
-    /// The oldest is dropped, if there is one; if somebody waits for it, the wait ends.
-    pub(super) fn drop_oldest(&mut self, out: &mut Outbox) -> bool {
-        let Some(entry) = self.queue.pop_front() else {
-            return false;
-        };
-        self.bytes -= cost(entry.topic, entry.payload.len());
-        if let Some(token) = entry.wait {
-            let kind = ErrorKind::Dropped(WhenFull::DropOldest);
-            out.done(token, Err(Error::new(kind, Doing::Publishing)));
+    /// The oldest are dropped, until there is room below `bound`; if somebody waits for one, the wait ends.
+    /// Returns how many.
+    pub(super) fn drop_oldest(&mut self, bound: usize, out: &mut Outbox) -> u64 {
+        let mut dropped = 0;
+        while self.bytes >= bound
+            && let Some(entry) = self.queue.pop_front()
+        {
+            self.bytes -= cost(entry.topic, entry.payload.len());
+            if let Some(token) = entry.wait {
+                let kind = ErrorKind::Dropped(WhenFull::DropOldest);
+                out.done(token, Err(Error::new(kind, Doing::Publishing)));
+            }
+            self.topic_start += entry.topic;
+            self.start += entry.buffered();
+            self.compact();
+            dropped += 1;
         }
-        self.topic_start += entry.topic;
-        self.start += entry.buffered();
-        self.compact();
-        true
+        dropped
     }
 
     /// Sends the oldest message; one that the broker's limits forbid, or that has expired, ends

@@ -85,7 +85,8 @@ impl Protocol {
         if out.holds_back() || out.committed() < online.opened {
             return;
         }
-        loop {
+        // Publications leave enough of them; were it not so, the same request would be tried for ever.
+        while ids.has_any() {
             match (
                 subscribing.requests.next_order(),
                 unsubscribing.requests.next_order(),

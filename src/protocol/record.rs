@@ -31,6 +31,9 @@ use super::Identifier;
 /// The first byte of every value. Another form of any record gets another number.
 const FORMAT: u8 = 1;
 
+/// The last kind of a key. What is added gets the next number.
+const KINDS: u64 = 7;
+
 /// The bits of a key that say which one.
 const WHICH: u64 = (1 << 56) - 1;
 
@@ -298,10 +301,28 @@ impl Entry {
     pub fn read(record: &Record) -> Result<Self, StoreError> {
         read(record).map_err(|what| {
             let key = record.key();
-            let text = format!("the record {key:#x} of the store {what}");
-            StoreError::new(StoreErrorKind::Damaged, text)
+            let (kind, what) = match of_newer(record) {
+                // Whoever removes what is damaged would lose what the newer version can read.
+                Some(what) => (StoreErrorKind::Other, what),
+                None => (StoreErrorKind::Damaged, what.to_owned()),
+            };
+            StoreError::new(kind, format!("the record {key:#x} of the store {what}"))
         })
     }
+}
+
+/// What is unknown about a record because a newer version wrote it.
+fn of_newer(record: &Record) -> Option<String> {
+    let what = match record.value().first() {
+        _ if record.key() >> 56 > KINDS => {
+            "is of a kind that this version does not know".to_owned()
+        }
+        Some(format) if *format > FORMAT => {
+            format!("has the format {format}, and this version knows {FORMAT}")
+        }
+        Some(_) | None => return None,
+    };
+    Some(format!("{what}: a newer version of this program wrote it"))
 }
 
 fn read(record: &Record) -> Result<Entry, &'static str> {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::inheritance::Inheritance;
 use super::journal::{Journal, Kept};
+use super::line::Waiting;
+use super::packet_id::PacketIds;
+use super::publish_out::Early;
 use super::record::{Entry, Filter, Identity, Outgoing};
 use super::session::Session;
 use super::{Effect, Link, Protocol};
@@ -14,6 +17,7 @@ use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, PacketId};
 use crate::properties::Properties;
 use crate::store::{Batch, Record, StoreError, StoreErrorKind};
+use crate::when_full::WhenFull;
 
 /// What a store held.
 #[derive(Debug, Default)]
@@ -94,6 +98,9 @@ impl Found {
                 return Err(damaged("gives a packet identifier twice"));
             }
         }
+        if ids.len() > PacketIds::FOR_PUBLICATIONS {
+            return Err(damaged("gives more packet identifiers than a session has"));
+        }
         Ok(found)
     }
 }
@@ -113,6 +120,7 @@ impl Protocol {
         records: &[Record],
     ) -> Result<Restored, StoreError> {
         let found = Found::read(records)?;
+        let early = self.session.publish_out.take_early();
         let mut journal = Journal::new(now, unix);
         let mut restored = Restored {
             is_empty: records.is_empty(),
@@ -148,7 +156,46 @@ impl Protocol {
         }
         restored.identity = found.identity;
         self.out.journal = Some(Box::new(journal));
+        self.readmit(early);
         Ok(restored)
+    }
+
+    /// What was accepted before the store was read was not measured with what was in it: there is room for
+    /// this much of it as if it were published now.
+    fn readmit(&mut self, early: Vec<Early>) {
+        let mut in_line = Vec::new();
+        for Early {
+            message,
+            wait,
+            expires,
+        } in early
+        {
+            let qos = message.quality_of_service();
+            // Those in line came later.
+            let has_room = self.session.publish_out.bytes() < self.config.queue_bytes;
+            if has_room || self.make_room(qos) {
+                self.accept(message, wait, expires);
+                continue;
+            }
+            match (self.policy(qos), wait) {
+                (WhenFull::Fail, Some((wait, token))) => in_line.push(Waiting {
+                    message,
+                    wait,
+                    token,
+                    expires,
+                }),
+                (policy @ (WhenFull::Fail | WhenFull::DropOldest | WhenFull::DropNewest), wait) => {
+                    match (self.no_room(policy, wait.is_some()), wait) {
+                        (Ok(_), _) => {}
+                        (Err(error), Some((_, token))) => self.out.done(token, Err(error)),
+                        (Err(error), None) => self
+                            .out
+                            .effect(Effect::Unpublished(Some(Box::new(message)), error)),
+                    }
+                }
+            }
+        }
+        self.session.line.stand_first(in_line);
     }
 
     fn restore_outgoing(
@@ -166,7 +213,7 @@ impl Protocol {
             Outgoing::Released { order, .. } => Some(*order),
         });
         let next_order = last.into_iter().chain(released).max();
-        publish_out.make_way(next_order.map_or(0, |last| last + 1));
+        publish_out.restore_order(next_order.map_or(0, |last| last + 1));
         for (order, piece) in outgoing {
             let Piece { renamed, .. } = piece;
             match piece.outgoing {
@@ -192,10 +239,12 @@ impl Protocol {
         self.session.opening.disown(self.config.session);
     }
 
-    /// It is this date now, for what expires.
+    /// It is this date now, for what expires. If the clock was set, what is in the store says so.
     pub fn set_date(&mut self, now: Instant, unix: Duration) {
-        if let Some(journal) = &mut self.out.journal {
-            journal.set_date(now, unix);
+        if let Some(journal) = &mut self.out.journal
+            && journal.set_date(now, unix)
+        {
+            self.session.publish_out.store_dates(journal);
         }
     }
 

@@ -28,7 +28,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use coracle::testkit::{BrokerOptions, Peer, World};
-use coracle::{Client, Error, Event, Events, Options, Version};
+use coracle::{Client, Driver, Error, Event, Events, Options, Version};
 use futures_lite::Stream;
 use smol::Task;
 
@@ -65,6 +65,11 @@ impl Setup {
     /// With these options.
     pub(crate) fn start(world: World, options: Options) -> Self {
         let (client, driver) = Client::new(options);
+        Self::run(world, client, driver)
+    }
+
+    /// With this client, which may have been called before its driver runs.
+    pub(crate) fn run(world: World, client: Client, driver: Driver) -> Self {
         let events = client.events();
         let driver = world.spawn(driver.run());
         Self {

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 
-use coracle::testkit::{Peer, World};
+use coracle::testkit::{MemoryStore, Peer, World};
 use coracle::{
-    Endpoint, Event, LocalBoxFuture, Options, Properties, Qos, Reason, Rung, Session, Version, Wait,
+    Endpoint, ErrorKind, Event, LocalBoxFuture, Options, Properties, Qos, Reason, Rung, Session,
+    Version, Wait,
 };
 
 use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup};
@@ -570,5 +571,58 @@ fn a_session_that_is_wiped_elsewhere_is_not_kept_there() {
     assert_eq!(
         connect,
         b"\x10\x15\x00\x04MQTT\x05\x02\x00\x3c\x07\x26\x00\x01a\x00\x01b\x00\x01c"
+    );
+}
+
+#[test]
+fn leaving_another_broker_before_it_answers_does_not_move_the_session_in_the_store_there() {
+    let store = MemoryStore::new();
+    let map = Map::default();
+    let set = |options| {
+        endpoints(options, &["mqtt://b"])
+            .session(Session::Resume)
+            .store(store.clone())
+    };
+    map.block(&["mqtt://broker:1883"]);
+    let setup = map.start(set);
+    let mut peer = setup.greet(CONNACK);
+    drop(setup.client.publish("t", "x", Qos::ExactlyOnce, Wait::None));
+    peer.expect(b"\x34\x07\x00\x01t\x00\x01\x00x");
+    map.unblock();
+    map.block(&["mqtt://b:1883"]);
+    map.led();
+    peer.reset();
+    setup.until_attempt();
+    let (_peer, connect) = connecting(&setup);
+    assert_eq!(connect.first(), Some(&0x10));
+    assert_eq!(map.led().last().expect("an attempt"), "mqtt://broker:1883");
+    let ends = Properties::new().session_expiry_interval(0);
+    let leaving = setup.client.disconnect_with(Reason::SUCCESS, ends);
+    assert!(
+        setup.wait(leaving).is_err(),
+        "one message is unacknowledged"
+    );
+    drop(setup);
+    store.crash();
+    map.unblock();
+    map.led();
+    let mut setup = map.start(set);
+    // What this broker has is not the session of the message: with it, the message could arrive twice.
+    let (mut peer, _) = connecting(&setup);
+    assert_eq!(map.led(), ["mqtt://broker:1883"]);
+    peer.send(CONNACK_PRESENT);
+    peer.expect(b"\xe0\x00");
+    peer.close();
+    setup.world.run_until_idle();
+    let mut peer = setup.greet(CONNACK);
+    peer.expect_nothing();
+    let events = setup.events();
+    assert!(
+        events.iter().any(|event| matches!(
+            event,
+            Event::Unpublished { error, .. }
+                if matches!(error.kind(), ErrorKind::SessionLost { received: false })
+        )),
+        "{events:?}"
     );
 }

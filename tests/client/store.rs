@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use coracle::testkit::{MemoryStore, Peer, World};
+use coracle::protocol::record::{Entry, Outgoing};
+use coracle::testkit::{Attempt, MemoryStore, Peer, World};
 use coracle::{
     Acknowledge, Client, ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason,
-    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait, Waiting,
+    Sent, Session, StoreError, StoreErrorKind, Subscription, Version, Wait, Waiting, WhenFull,
 };
 
 use crate::{CONNACK, CONNACK_3, CONNACK_PRESENT, SECOND, Setup, failure, now, options, poll};
@@ -655,4 +656,167 @@ fn messages_published_after_a_restart_overwrite_none_of_those_before() {
         .map(|packet| [packet[8], packet[9]])
         .collect();
     assert_eq!(sent, expected, "{}", wire.escape_ascii());
+}
+
+/// A process without a link, whose queue holds ten messages of 35 bytes to `t`. It publishes `texts` before its
+/// driver runs.
+fn live_offline(store: &MemoryStore, policy: WhenFull, texts: &[String]) -> Setup {
+    store.crash();
+    let world = World::with_peers();
+    world.network().all_attempts(Attempt::Hang);
+    let options = options(&world)
+        .queue_bytes(1_000)
+        .when_full(policy)
+        .store(store.clone());
+    let (client, driver) = Client::new(options);
+    for text in texts {
+        let publishing = client.publish("t", text.clone(), Qos::AtLeastOnce, Wait::None);
+        now(publishing).expect("accepted");
+    }
+    let setup = Setup::run(world, client, driver);
+    setup.world.run_until_idle();
+    setup
+}
+
+/// 35 bytes, so that a message with it to `t` counts 100.
+fn text(number: usize) -> String {
+    format!("{number:35}")
+}
+
+/// The numbers of the messages that the store has, in their order.
+fn stored(store: &MemoryStore) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    for record in store.records() {
+        if let Ok(Entry::Outgoing(_, Outgoing::Message { message, .. })) = Entry::read(&record) {
+            let text = String::from_utf8_lossy(message.payload()).into_owned();
+            numbers.push(text.trim().parse().expect("a number"));
+        }
+    }
+    numbers
+}
+
+#[test]
+fn restarts_without_a_link_fill_the_queue_once_and_the_policy_decides_what_is_in_it() {
+    // What is published before the driver runs comes before the store is read.
+    for (policy, expected) in [
+        (WhenFull::Fail, 0..10),
+        (WhenFull::DropNewest, 0..10),
+        (WhenFull::DropOldest, 170..180),
+    ] {
+        let store = MemoryStore::new();
+        let mut untold = 0;
+        let mut counted = 0;
+        for life in 0..20 {
+            let texts: Vec<_> = (life * 9..(life + 1) * 9).map(text).collect();
+            let mut setup = live_offline(&store, policy, &texts);
+            let statistics = setup.client.statistics();
+            assert!(statistics.unfinished <= 10, "{policy:?}: {statistics:?}");
+            counted += match policy {
+                WhenFull::Fail => statistics.queue_full,
+                WhenFull::DropNewest => statistics.dropped_newest,
+                _ => statistics.dropped_oldest,
+            };
+            let told = setup.events().into_iter().filter(|event| match event {
+                Event::Unpublished { message, error } => {
+                    assert!(matches!(error.kind(), ErrorKind::QueueFull), "{error}");
+                    assert_eq!(error.sent(), Sent::No);
+                    message.is_some()
+                }
+                _ => false,
+            });
+            untold += 9 - told.count();
+        }
+        assert_eq!(stored(&store), expected.collect::<Vec<_>>(), "{policy:?}");
+        assert_eq!(counted, 170, "{policy:?}");
+        assert_eq!(untold, if policy == WhenFull::Fail { 10 } else { 180 });
+    }
+}
+
+#[test]
+fn one_who_waits_since_before_the_store_was_read_stands_in_line_for_it() {
+    let store = MemoryStore::new();
+    let texts: Vec<_> = (0..10).map(text).collect();
+    drop(live_offline(&store, WhenFull::Fail, &texts));
+    store.crash();
+    let world = World::with_peers();
+    let options = options(&world).queue_bytes(1_000).store(store.clone());
+    let (client, driver) = Client::new(options);
+    let publish = |number| client.publish("t", text(number), Qos::AtLeastOnce, Wait::Ack);
+    let mut waits: Vec<_> = (10..22).map(publish).collect();
+    let setup = Setup::run(world, client, driver);
+    let mut peer = setup.greet(CONNACK);
+    setup.world.run_until_idle();
+    assert_eq!(stored(&store), (0..10).collect::<Vec<_>>());
+    assert_eq!(setup.client.statistics().unfinished, 10);
+    let mut sent = Vec::new();
+    for id in 1..=22 {
+        sent.extend(peer.received());
+        peer.send(&[0x40, 2, 0, id]);
+    }
+    // 8 bytes of header, topic, identifier and properties, then 35 of text.
+    let sent: Vec<_> = sent.chunks(43).map(|packet| &packet[8..]).collect();
+    let expected: Vec<_> = (0..22).map(text).collect();
+    assert_eq!(sent.concat(), expected.concat().into_bytes());
+    for wait in &mut waits {
+        assert!(poll(wait).is_some_and(|outcome| outcome.is_ok()));
+    }
+}
+
+#[test]
+fn one_who_waits_since_before_the_store_was_read_learns_that_the_message_was_dropped() {
+    for policy in [WhenFull::DropOldest, WhenFull::DropNewest] {
+        let store = MemoryStore::new();
+        let set = |options: Options| options.queue_bytes(1_000).when_full(policy);
+        let (setup, mut peer) = live_with(&store, CONNACK, set);
+        for number in 0..10 {
+            drop(
+                setup
+                    .client
+                    .publish("t", text(number), Qos::AtLeastOnce, Wait::None),
+            );
+        }
+        assert_eq!(peer.received().len(), 10 * 43);
+        drop(setup.driver);
+        store.crash();
+        let world = World::with_peers();
+        let (client, driver) = Client::new(set(options(&world).store(store.clone())));
+        let mut wait = client.publish("t", text(10), Qos::AtLeastOnce, Wait::Ack);
+        let driver = world.spawn(driver.run());
+        world.run_until_idle();
+        let error = failure(poll(&mut wait).expect("it ended"));
+        let dropped = ErrorKind::Dropped(WhenFull::DropNewest);
+        assert_eq!(format!("{:?}", error.kind()), format!("{dropped:?}"));
+        assert_eq!(error.sent(), Sent::No);
+        assert_eq!(client.statistics().dropped_newest, 1);
+        assert_eq!(stored(&store), (0..10).collect::<Vec<_>>());
+        drop(driver);
+    }
+}
+
+#[test]
+fn no_message_is_dropped_where_that_makes_no_room() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live_with(&store, CONNACK, |options| options.window(10));
+    for number in 0..15 {
+        drop(
+            setup
+                .client
+                .publish("t", text(number), Qos::AtLeastOnce, Wait::None),
+        );
+    }
+    assert_eq!(peer.received().len(), 10 * 43);
+    drop(setup.driver);
+    // What was sent and is not acknowledged fills this queue alone.
+    let setup = live_offline(&store, WhenFull::DropOldest, &[text(15)]);
+    let publishing = setup
+        .client
+        .publish("t", text(16), Qos::AtLeastOnce, Wait::None);
+    now(publishing).expect("nobody waits for it");
+    setup.world.run_until_idle();
+    assert_eq!(stored(&store), (0..15).collect::<Vec<_>>());
+    let statistics = setup.client.statistics();
+    assert_eq!(
+        (statistics.dropped_oldest, statistics.dropped_newest),
+        (0, 2)
+    );
 }

@@ -1,18 +1,18 @@
 //! The wall clock may jump: whoever sets it, and wherever to. All waiting goes by the monotonic clock, so
-//! nothing changes but the dates that an authenticator puts into its tokens.
+//! nothing changes but the dates that an authenticator puts into its tokens, and those in a store.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use coracle::protocol::record::{Death, Entry, Outgoing};
-use coracle::testkit::{FakeClock, MemoryStore, World};
+use coracle::testkit::{Attempt, FakeClock, MemoryStore, World};
 use coracle::{
     AuthFuture, AuthStep, Authenticator, Client, Clock, Exchange, LocalBoxFuture, Message,
     Occasion, Qos, Version, Wait,
 };
 
-use crate::{SECOND, Setup, options, poll};
+use crate::{SECOND, Setup, now, options, poll};
 
 /// 2026-01-01T00:00:00Z.
 const TODAY: Duration = Duration::from_secs(1_767_225_600);
@@ -195,6 +195,70 @@ fn a_message_is_stored_with_the_date_at_which_it_was_published() {
             });
             let dies = (date + 100 * SECOND).as_secs();
             assert_eq!(dates.next_back(), Some(Death::At(dies)), "online: {online}");
+        }
+    }
+}
+
+/// A process that has this store and this wall clock, and no link.
+fn without_link(store: &MemoryStore, wall: &Rc<Cell<Duration>>) -> Setup {
+    store.crash();
+    let world = World::with_peers();
+    world.network().all_attempts(Attempt::Hang);
+    let clock = Jumping {
+        monotonic: world.clock(),
+        wall: Rc::clone(wall),
+        looks: Rc::default(),
+    };
+    let options = options(&world).clock(clock).store(store.clone());
+    let setup = Setup::start(world, options);
+    setup.world.run_until_idle();
+    setup
+}
+
+/// Publishes a message that is of use for an hour; the wall clock is set a minute later; after another one
+/// the process is killed. Returns how long the message is of use to the next process.
+fn left_after_a_jump(from: Duration, to: Duration) -> Duration {
+    let store = MemoryStore::new();
+    let wall = Rc::new(Cell::new(from));
+    let setup = without_link(&store, &wall);
+    let message = Message::new("t", "x").qos(Qos::AtLeastOnce);
+    let message = message.expiry(3_600 * SECOND);
+    now(setup.client.publish_message(message, Wait::None)).expect("accepted");
+    setup.world.run_until_idle();
+    wall.set(to);
+    setup.world.advance(60 * SECOND);
+    wall.set(to.saturating_add(60 * SECOND));
+    setup.world.advance(60 * SECOND);
+    assert_eq!(setup.client.statistics().unfinished, 1);
+    drop(setup);
+    let setup = without_link(&store, &wall);
+    let begin = setup.world.clock().now();
+    while setup.client.statistics().expired == 0 {
+        setup.world.advance(SECOND);
+    }
+    setup.world.clock().now() - begin
+}
+
+#[test]
+fn a_message_in_the_store_lives_as_long_as_its_process_means_it_to_though_the_clock_is_set() {
+    // A device without a battery begins with the date at which it was switched off, and hears of the right one
+    // when it has a network.
+    for from in [TODAY, TODAY + 172_800 * SECOND, Duration::ZERO] {
+        let to = TODAY + 86_400 * SECOND;
+        let left = left_after_a_jump(from, to);
+        let expected = 3_480 * SECOND;
+        assert!(
+            left.abs_diff(expected) <= 61 * SECOND,
+            "{left:?} from {from:?}"
+        );
+    }
+}
+
+#[test]
+fn a_date_beyond_all_others_or_none_costs_no_message() {
+    for from in [TODAY, Duration::ZERO, Duration::MAX] {
+        for to in [Duration::MAX, Duration::ZERO] {
+            assert!(left_after_a_jump(from, to) >= 3_400 * SECOND);
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Laws of the records in a store: what is written is read again, and nothing that is read is trusted.
 
+use std::time::Duration;
+
 use coracle::protocol::record::{Death, Entry, Filter, Identity, Key, Outgoing};
-use coracle::{Message, PacketId, Properties, Property, Qos, Reason, Record, Version};
+use coracle::{
+    Message, PacketId, Properties, Property, Qos, Reason, Record, StoreErrorKind, Version,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::Identifier;
-use crate::options;
+use crate::{Feed, Scene, options, v5};
 
 fn version() -> impl Strategy<Value = Version> {
     select(vec![Version::V3_1, Version::V3_1_1, Version::V5_0])
@@ -251,8 +255,8 @@ proptest! {
     #[test]
     fn arbitrary_stores_never_panic(entries in vec(entry(), 0..12)) {
         let records: Vec<Record> = entries.iter().map(record).collect();
-        let mut scene = crate::Scene::new(crate::v5(), crate::Feed::Whole);
-        let date = std::time::Duration::from_secs(1_800_000_000);
+        let mut scene = Scene::new(v5(), Feed::Whole);
+        let date = Duration::from_secs(1_800_000_000);
         if scene.protocol.restore(scene.now, date, &records).is_ok() {
             let version = scene.protocol.config().version;
             let connack = if version == Version::V5_0 {
@@ -269,5 +273,38 @@ proptest! {
             }
             scene.protocol.close();
         }
+    }
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_refused_and_not_called_damaged() {
+    // Whoever removes what is damaged would lose what the newer version can read.
+    let error = |key: u64, value: &[u8]| {
+        let mut scene = Scene::new(v5(), Feed::Whole);
+        let records = [Record::new(key, value)];
+        let restored = scene.protocol.restore(scene.now, Duration::ZERO, &records);
+        let error = restored.expect_err("it is unknown");
+        (error.kind(), error.to_string())
+    };
+    let by_newer = |what: &str| {
+        let text = format!("the record {what}: a newer version of this program wrote it");
+        (StoreErrorKind::Other, text)
+    };
+    assert_eq!(
+        error(2 << 56, &[2]),
+        by_newer("0x200000000000000 of the store has the format 2, and this version knows 1")
+    );
+    assert_eq!(
+        error(8 << 56, &[1]),
+        by_newer("0x800000000000000 of the store is of a kind that this version does not know")
+    );
+    // These no version writes.
+    for (key, value) in [
+        (2 << 56, &[][..]),
+        (2 << 56, &[0]),
+        (7, &[1]),
+        (1 << 56 | 1, &[1]),
+    ] {
+        assert_eq!(error(key, value).0, StoreErrorKind::Damaged, "{key:#x}");
     }
 }

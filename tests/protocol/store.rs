@@ -1,6 +1,7 @@
 //! With a store: what is on disk before what leaves, and what the next process makes of it.
 
 use super::*;
+use coracle::protocol::record::Identity;
 use coracle::{StoreError, StoreErrorKind};
 
 /// 2027-01-15T08:00:00Z.
@@ -589,6 +590,103 @@ fn the_time_in_which_the_process_was_down_counts_for_the_expiry() {
 }
 
 #[test]
+fn a_message_whose_end_is_not_on_disk_may_be_sent_by_the_next_process() {
+    // That is what `Sent::No` and the README except. A clock without a battery knows of no time that passed.
+    let drops = Config {
+        when_full: coracle::WhenFull::DropOldest,
+        queue_bytes: 67,
+        ..v5()
+    };
+    for (config, end) in [(v5(), 101), (drops, 0)] {
+        play_slowly(&config, |scene| {
+            scene.cut();
+            let message = Message::new("t", "a").expiry(Duration::from_secs(100));
+            let ended = scene.publish_message(message, Wait::Ack);
+            scene.commits();
+            scene.wait(end);
+            if end == 0 {
+                scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
+                scene.publish(Qos::AtLeastOnce, b"c", Wait::None);
+            }
+            assert_eq!(scene.fails(ended).sent(), Sent::No);
+            scene.dies();
+            scene.finds_session();
+            scene.commits();
+            scene.sends(&[b"\x32\x0C\0\x01t\0\x01\x05\x02\0\0\0\x64a"]);
+        });
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_leaves_each_message_its_identifier_on_disk() {
+    let day = Duration::from_secs(86_400);
+    let message = |payload: &[u8]| {
+        let message = Message::new("t", payload).qos(Qos::ExactlyOnce);
+        message.expiry(Duration::from_secs(100))
+    };
+    let narrow = Config { window: 1, ..v5() };
+    play_slowly(&narrow, |scene| {
+        scene.cut();
+        // The first gets its identifier later, in a record of its own; the second never does.
+        scene.publish_message(message(b"a"), Wait::None);
+        scene.publish_message(message(b"b"), Wait::None);
+        scene.commits();
+        scene.commits();
+        scene.finds_session();
+        scene.commits();
+        scene.sends(&[b"\x34\x0C\0\x01t\0\x01\x05\x02\0\0\0\x64a"]);
+        scene.protocol.set_date(scene.now, DATE + day);
+        scene.turn();
+        scene.commits();
+        scene.dies_for(day + Duration::from_secs(40));
+        scene.finds_session();
+        scene.sends(&[b"\x3C\x0C\0\x01t\0\x01\x05\x02\0\0\0\x3Ca"]);
+        scene.receive(PUBREC);
+        scene.commits();
+        scene.sends(&[PUBREL]);
+        scene.receive(PUBCOMP);
+        scene.commits();
+        scene.sends(&[b"\x34\x0C\0\x01t\0\x02\x05\x02\0\0\0\x3Cb"]);
+    });
+}
+
+#[test]
+fn a_clock_that_is_slewed_or_jumps_and_jumps_writes_little() {
+    play_slowly(&v5(), |scene| {
+        scene.cut();
+        let message = Message::new("t", vec![0; 100_000]).expiry(Duration::from_secs(10_000));
+        scene.publish_message(message.clone(), Wait::None);
+        scene.publish_message(message, Wait::None);
+        scene.commits();
+        scene.commits();
+        for step in 1..=900_u32 {
+            let date = DATE + Duration::from_millis(1) * step;
+            scene.protocol.set_date(scene.now, date);
+        }
+        scene.turn();
+        assert!(!scene.commit(), "less than a second is not worth it");
+        for step in 0..100_u32 {
+            let date = DATE + Duration::from_secs(1_000) * (step % 2);
+            scene.protocol.set_date(scene.now, date);
+        }
+        scene.turn();
+        let disk = scene.disk.as_ref().expect("a script with a disk");
+        let bytes = disk.under_way.as_ref().map_or(0, Batch::bytes);
+        assert!(bytes < 1_400_000, "{bytes} bytes in one batch");
+        // What was not written then is written once there is room.
+        scene.commits();
+        scene
+            .protocol
+            .set_date(scene.now, DATE + Duration::from_secs(9_000));
+        scene.turn();
+        scene.commits();
+        scene.dies_for(Duration::from_secs(9_000 + 5_000));
+        scene.turn();
+        assert_eq!(scene.protocol.unfinished(), 2);
+    });
+}
+
+#[test]
 fn when_the_store_fails_every_wait_says_whether_its_message_may_be_sent() {
     let full = StoreError::new(StoreErrorKind::Full, "writing /x: no space left");
     play_slowly(&v3(), |scene| {
@@ -690,6 +788,46 @@ fn a_damaged_store_is_an_error_and_nothing_of_it_is_taken() {
         );
         assert_eq!(scene.protocol.unfinished(), 0);
     });
+}
+
+#[test]
+fn a_store_that_names_more_identifiers_than_a_session_may_is_damaged() {
+    // Some are left to SUBSCRIBE and UNSUBSCRIBE; without any these would be tried again and again.
+    for (count, fits) in [(65_535, false), (65_520, false), (65_519, true)] {
+        let mut session = Vec::new();
+        let identity = Identity {
+            at_broker: true,
+            version: Version::V3_1_1,
+            client_id: "c".to_owned(),
+            assigned: None,
+            place: String::new(),
+        };
+        Entry::Session(identity).write(&mut session);
+        let mut disk = Disk {
+            records: (1..=count).map(|id| (4 << 56 | id, vec![1])).collect(),
+            ..Disk::at_once()
+        };
+        disk.records.insert(1 << 56, session);
+        let mut scene = Scene::new(v3(), Feed::Whole);
+        let restored = scene.protocol.restore(scene.now, DATE, &disk.read());
+        if let Err(error) = restored {
+            assert!(!fits, "{error}");
+            assert_eq!(error.kind(), StoreErrorKind::Damaged);
+            let text = "the store gives more packet identifiers than a session has";
+            assert_eq!(error.to_string(), text);
+            continue;
+        }
+        scene.disk = Some(disk);
+        scene.finds_session();
+        for _ in 0..10 {
+            scene.subscribe(&["t"], Qos::AtMostOnce, Wait::None);
+            scene.unsubscribe(&["t"], Wait::None);
+        }
+        assert!(fits, "{count} were taken");
+        // Eight of each may be unanswered.
+        assert_eq!(scene.wire.len(), 8 * (8 + 7));
+        scene.wire.clear();
+    }
 }
 
 #[test]

@@ -14,6 +14,14 @@ use crate::protocol::packet_id::PacketIds;
 use crate::wait::Wait;
 use crate::when_full::WhenFull;
 
+/// A message that was accepted in this process before its store was read.
+#[derive(Debug)]
+pub(in crate::protocol) struct Early {
+    pub(in crate::protocol) message: Message,
+    pub(in crate::protocol) wait: Option<(Wait, Token)>,
+    pub(in crate::protocol) expires: Expiry,
+}
+
 impl PublishOut {
     /// Accepts a message. It leaves with the next [`PublishOut::emit`] that has room for it.
     pub(in crate::protocol) fn accept(
@@ -85,31 +93,66 @@ impl PublishOut {
         pending.filter_map(|entry| entry.expires.end()).min()
     }
 
-    /// The oldest message of which no byte ever left is dropped, if there is one; if somebody waits for it,
-    /// the wait ends.
+    /// The oldest messages of which no byte ever left are dropped, until there is room below `bound`; if
+    /// somebody waits for one, the wait ends. None is if what may not be dropped leaves no room: it would go
+    /// for nothing. Returns how many.
     pub(in crate::protocol) fn drop_oldest(
         &mut self,
+        bound: usize,
         ids: &mut PacketIds,
         out: &mut Outbox,
-    ) -> bool {
-        let entries = &self.entries;
-        let unsent = |key: &usize| {
-            entries
-                .get(*key)
-                .is_some_and(|entry| entry.written == Written::Never)
-        };
-        let oldest = self.pending.iter().position(unsent);
-        let Some(key) = oldest.and_then(|at| self.pending.remove(at)) else {
-            return false;
-        };
-        if let Some(id) = self.unname(key) {
-            ids.release(id);
+    ) -> u64 {
+        let mut left = self.bytes;
+        let pending = self.pending.iter().filter_map(|key| self.entries.get(*key));
+        for entry in pending.filter(|entry| entry.written == Written::Never) {
+            if left < bound {
+                break;
+            }
+            left -= entry.cost;
         }
-        if let Some((_, token)) = self.remove(key, out).wait {
-            let kind = ErrorKind::Dropped(WhenFull::DropOldest);
-            out.done(token, Err(Error::new(kind, Doing::Publishing)));
+        if left >= bound {
+            return 0;
         }
-        true
+        let mut dropped = 0;
+        while self.bytes >= bound {
+            let entries = &self.entries;
+            let unsent = |key: &usize| {
+                entries
+                    .get(*key)
+                    .is_some_and(|entry| entry.written == Written::Never)
+            };
+            let oldest = self.pending.iter().position(unsent);
+            let Some(key) = oldest.and_then(|at| self.pending.remove(at)) else {
+                break;
+            };
+            if let Some(id) = self.unname(key) {
+                ids.release(id);
+            }
+            if let Some((_, token)) = self.remove(key, out).wait {
+                let kind = ErrorKind::Dropped(WhenFull::DropOldest);
+                out.done(token, Err(Error::new(kind, Doing::Publishing)));
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Takes out what was accepted in this process before its store is read, in its order.
+    pub(in crate::protocol) fn take_early(&mut self) -> Vec<Early> {
+        let mut all = Vec::new();
+        for key in std::mem::take(&mut self.pending) {
+            let entry = self.entries.remove(key);
+            self.bytes -= entry.cost;
+            if let Some(message) = entry.message {
+                all.push(Early {
+                    message,
+                    wait: entry.wait,
+                    expires: entry.expires,
+                });
+            }
+        }
+        self.unstamped = 0;
+        all
     }
 
     /// A message is not pending any more, and does not leave. Returns the identifier that it had.

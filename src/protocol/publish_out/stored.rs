@@ -115,15 +115,36 @@ impl PublishOut {
         });
     }
 
-    /// What was accepted in this process before the store was read comes after everything in it.
-    pub(in crate::protocol) fn make_way(&mut self, next_order: u64) {
-        for (_, entry) in &mut self.entries {
-            entry.order += next_order;
+    /// The clock was set: when messages expire is written anew, as it has not changed for this process. The next
+    /// one knows nothing but the date.
+    pub(in crate::protocol) fn store_dates(&self, journal: &mut Journal) {
+        for (_, entry) in &self.entries {
+            let (Some(_), Some(_), Some(message)) =
+                (entry.stored, entry.expires.end(), &entry.message)
+            else {
+                continue;
+            };
+            let id = match entry.stage {
+                Stage::Pending => None,
+                Stage::Named { id }
+                | Stage::Sent { id, .. }
+                | Stage::Unsettled { id }
+                | Stage::Released { id, .. } => Some(id),
+            };
+            let dies = journal.date_of(entry.expires);
+            journal.put(Key::Outgoing(entry.order), |out| {
+                write_outgoing(id, dies, message, out);
+            });
         }
-        self.next_order += next_order;
     }
 
-    /// The store has this message. With an identifier, which is free, it may have been sent.
+    /// What is accepted in this process comes after everything in the store.
+    pub(in crate::protocol) fn restore_order(&mut self, next_order: u64) {
+        self.next_order = next_order;
+    }
+
+    /// The store has this message, and nothing older that was not restored. With an identifier, which is free,
+    /// it may have been sent.
     pub(in crate::protocol) fn restore(
         &mut self,
         order: u64,
@@ -153,11 +174,7 @@ impl PublishOut {
         });
         match named {
             Some(id) => ids.occupy(id, Owner::PublishOut(key)),
-            None => {
-                let old = |key: &usize| self.entries[*key].order < order;
-                let place = self.pending.partition_point(old);
-                self.pending.insert(place, key);
-            }
+            None => self.pending.push_back(key),
         }
     }
 
