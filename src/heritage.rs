@@ -3,14 +3,18 @@
 //!
 //! ```text
 //!     restored ──► handed to each subscriber whose filter matches, as it comes
-//!         │            └─ taken by all who had come until then ──► forgotten in the store
-//!         └─ nobody has come when the time of the earlier subscriptions is over ──► forgotten
+//!       │  ▲           ├─ taken by all who had come until then ──► forgotten in the store
+//!       │  └───────────┴─ each of them was a subscribe that failed
+//!       └─ nobody has come when the time of the earlier subscriptions is over ──► forgotten
 //! ```
 //!
-//! Whoever comes after that still gets it, from memory. Were it kept in the store for the sake of those who may
-//! still come, every process that ends before that time would hand it on once more to those who had it.
+//! A subscriber has come when the program has its handle, or its handler was called: what only a subscribe had
+//! that failed nobody can have taken.
+//!
+//! Whoever comes after it was forgotten still gets it, from memory. Were it kept in the store for the sake of those
+//! who may still come, every process that ends before that time would hand it on once more to those who had it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::message::Message;
 use crate::protocol::{Kept, Restored};
@@ -25,22 +29,46 @@ pub(crate) struct Heritage {
     messages: Vec<Inherited>,
     /// Handlers are called by the driver, with nothing borrowed.
     calls: VecDeque<(usize, Kept, Message)>,
+    /// Subscribers whose handles the program does not have yet.
+    asked: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
 struct Inherited {
     kept: Kept,
     message: Message,
-    holder: Holder,
+    /// Who got it. While that is nobody, it stays in the store for whoever comes first; then for those who
+    /// did not take it yet.
+    owners: Vec<Owner>,
 }
 
-/// For whose sake a message stays in the store.
+/// Who got a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    /// For whoever comes first.
-    Heritage,
-    /// For those who have it and did not take it yet.
-    Subscribers,
+enum Owner {
+    Program,
+    /// A subscriber whose handle the program does not have yet, and perhaps never will.
+    Asked(usize),
+}
+
+impl Heritage {
+    fn owner(&self, key: usize) -> Owner {
+        if self.asked.contains(&key) {
+            Owner::Asked(key)
+        } else {
+            Owner::Program
+        }
+    }
+}
+
+impl Inherited {
+    /// The program has what this subscriber got.
+    fn reached(&mut self, key: usize) {
+        for owner in &mut self.owners {
+            if *owner == Owner::Asked(key) {
+                *owner = Owner::Program;
+            }
+        }
+    }
 }
 
 impl State {
@@ -51,12 +79,41 @@ impl State {
             .map(|(kept, message)| Inherited {
                 kept,
                 message,
-                holder: Holder::Heritage,
+                owners: Vec::new(),
             })
             .collect();
         let keys: Vec<usize> = self.router.subscribers.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.hand_on(key);
+        }
+    }
+
+    /// There is a subscriber whose handle the program gets if the subscribe succeeds.
+    pub(crate) fn ask_for(&mut self, key: usize) {
+        self.heritage.asked.insert(key);
+    }
+
+    /// The program has the handle of this subscriber.
+    pub(crate) fn hand_over(&mut self, key: usize) {
+        if self.heritage.asked.remove(&key) {
+            for inherited in &mut self.heritage.messages {
+                inherited.reached(key);
+            }
+        }
+    }
+
+    /// This subscriber ends. If the program never had its handle, what was inherited is no less wanted than
+    /// before. What it holds itself is let go of by whoever discards that.
+    pub(crate) fn give_back(&mut self, key: usize) {
+        if !self.heritage.asked.remove(&key) {
+            return;
+        }
+        for inherited in &mut self.heritage.messages {
+            let before = inherited.owners.len();
+            inherited.owners.retain(|owner| *owner != Owner::Asked(key));
+            if inherited.owners.len() < before && inherited.owners.is_empty() {
+                self.protocol.hold(inherited.kept);
+            }
         }
     }
 
@@ -68,9 +125,14 @@ impl State {
         let Some(subscriber) = self.router.subscribers.get_mut(key) else {
             return;
         };
+        let owner = self.heritage.owner(key);
         let mut lost = Vec::new();
         for inherited in &mut self.heritage.messages {
-            let Inherited { kept, message, .. } = inherited;
+            let Inherited {
+                kept,
+                message,
+                owners,
+            } = inherited;
             let matches =
                 |filter: &str| topic::matches(topic::matching_part(filter), message.topic());
             if !subscriber.filters.iter().any(|filter| matches(filter)) {
@@ -97,10 +159,10 @@ impl State {
                 }
                 Sink::Answers => continue,
             }
-            if inherited.holder == Holder::Heritage {
-                inherited.holder = Holder::Subscribers;
-                self.protocol.let_go(inherited.kept);
+            if owners.is_empty() {
+                self.protocol.let_go(*kept);
             }
+            owners.push(owner);
         }
         for (dropped, end) in lost {
             self.overflowed(key, dropped, end);
@@ -118,7 +180,15 @@ impl State {
                 Some(Sink::Inline(_) | Sink::Stream(_) | Sink::Answers) | None => None,
             };
             match inline {
-                Some(inline) => return Some((key, inline, kept, message)),
+                Some(inline) => {
+                    let messages = &mut self.heritage.messages;
+                    // They are in the order in which they were kept.
+                    let place = messages.binary_search_by(|inherited| inherited.kept.cmp(&kept));
+                    if let Some(inherited) = place.ok().and_then(|place| messages.get_mut(place)) {
+                        inherited.reached(key);
+                    }
+                    return Some((key, inline, kept, message));
+                }
                 None => {
                     self.protocol.let_go(kept);
                     self.loose.drop_later(Some(message));
@@ -149,7 +219,9 @@ impl State {
 
     /// The client is at its end: what was inherited and not taken stays in the store for the next process.
     pub(crate) fn bequeath(&mut self) {
-        let Heritage { messages, calls } = std::mem::take(&mut self.heritage);
+        let Heritage {
+            messages, calls, ..
+        } = std::mem::take(&mut self.heritage);
         let messages = messages.into_iter().map(|inherited| inherited.message);
         for message in messages.chain(calls.into_iter().map(|(.., message)| message)) {
             self.loose.drop_later(Some(message));
@@ -162,11 +234,10 @@ impl State {
             let Inherited {
                 kept,
                 message,
-                holder,
+                owners,
             } = inherited;
-            match holder {
-                Holder::Heritage => self.protocol.let_go(kept),
-                Holder::Subscribers => {}
+            if owners.is_empty() {
+                self.protocol.let_go(kept);
             }
             self.loose.drop_later(Some(message));
         }

@@ -60,7 +60,8 @@ impl Options {
     ///   program just before the process was killed, and not yet recorded as taken, is taken again by
     ///   the next process.
     /// - Streams are not kept. Subscribe again, best before the driver runs: a message that matches no
-    ///   subscription is acknowledged and dropped. [`Options::take_timeout`] after the first connection what
+    ///   subscription is acknowledged and dropped. What a subscribe that fails would have got waits for the
+    ///   next one. [`Options::take_timeout`] after the first connection what
     ///   was not subscribed to again is unsubscribed, and what was left for it is forgotten.
     /// - `disconnect()` does not end the session at the broker; it ends when its
     ///   [`Options::session_expiry`] passes. Drop streams after it, not before: that unsubscribes.
