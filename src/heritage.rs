@@ -11,10 +11,12 @@
 //! A subscriber has come when the program has its handle, or its handler was called: what only a subscribe had
 //! that failed nobody can have taken.
 //!
-//! Whoever comes after it was forgotten still gets it, from memory. Were it kept in the store for the sake of those
+//! A filter brings it to the program once: whoever subscribes to that again gets it no second time. Whoever comes
+//! with another filter after it was forgotten still gets it, from memory. Were it kept in the store for the sake of those
 //! who may still come, every process that ends before that time would hand it on once more to those who had it.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use crate::message::Message;
 use crate::protocol::{Kept, Restored};
@@ -37,9 +39,16 @@ pub(crate) struct Heritage {
 struct Inherited {
     kept: Kept,
     message: Message,
-    /// Who got it. While that is nobody, it stays in the store for whoever comes first; then for those who
-    /// did not take it yet.
-    owners: Vec<Owner>,
+    /// How it was handed on. While it was not, it stays in the store for whoever comes first; then for those
+    /// who did not take it yet.
+    passages: Vec<Passage>,
+}
+
+/// A filter through which a message was handed on, and to whom.
+#[derive(Debug)]
+struct Passage {
+    filter: Rc<str>,
+    owner: Owner,
 }
 
 /// Who got a message.
@@ -63,11 +72,24 @@ impl Heritage {
 impl Inherited {
     /// The program has what this subscriber got.
     fn reached(&mut self, key: usize) {
-        for owner in &mut self.owners {
-            if *owner == Owner::Asked(key) {
-                *owner = Owner::Program;
+        for passage in &mut self.passages {
+            if passage.owner == Owner::Asked(key) {
+                passage.owner = Owner::Program;
             }
         }
+    }
+
+    /// Whether the program has got it through this filter.
+    fn came_through(&self, filter: &str) -> bool {
+        let mut passages = self.passages.iter();
+        passages.any(|passage| passage.owner == Owner::Program && *passage.filter == *filter)
+    }
+
+    /// Those of these filters that it matches.
+    fn matching(&self, filters: &[Rc<str>]) -> Vec<Rc<str>> {
+        let topic = self.message.topic();
+        let matches = |filter: &&Rc<str>| topic::matches(topic::matching_part(filter), topic);
+        filters.iter().filter(matches).cloned().collect()
     }
 }
 
@@ -79,7 +101,7 @@ impl State {
             .map(|(kept, message)| Inherited {
                 kept,
                 message,
-                owners: Vec::new(),
+                passages: Vec::new(),
             })
             .collect();
         let keys: Vec<usize> = self.router.subscribers.iter().map(|(key, _)| key).collect();
@@ -109,10 +131,11 @@ impl State {
             return;
         }
         for inherited in &mut self.heritage.messages {
-            let before = inherited.owners.len();
-            inherited.owners.retain(|owner| *owner != Owner::Asked(key));
-            if inherited.owners.len() < before && inherited.owners.is_empty() {
-                self.protocol.hold(inherited.kept);
+            let Inherited { kept, passages, .. } = inherited;
+            let before = passages.len();
+            passages.retain(|passage| passage.owner != Owner::Asked(key));
+            if passages.len() < before && passages.is_empty() {
+                self.protocol.hold(*kept);
             }
         }
     }
@@ -128,16 +151,15 @@ impl State {
         let owner = self.heritage.owner(key);
         let mut lost = Vec::new();
         for inherited in &mut self.heritage.messages {
+            let filters = inherited.matching(&subscriber.filters);
+            if filters.iter().all(|filter| inherited.came_through(filter)) {
+                continue;
+            }
             let Inherited {
                 kept,
                 message,
-                owners,
+                passages,
             } = inherited;
-            let matches =
-                |filter: &str| topic::matches(topic::matching_part(filter), message.topic());
-            if !subscriber.filters.iter().any(|filter| matches(filter)) {
-                continue;
-            }
             let message = message.clone();
             match &mut subscriber.sink {
                 Sink::Stream(queue) => {
@@ -159,10 +181,10 @@ impl State {
                 }
                 Sink::Answers => continue,
             }
-            if owners.is_empty() {
+            if passages.is_empty() {
                 self.protocol.let_go(*kept);
             }
-            owners.push(owner);
+            passages.extend(filters.into_iter().map(|filter| Passage { filter, owner }));
         }
         for (dropped, end) in lost {
             self.overflowed(key, dropped, end);
@@ -234,9 +256,9 @@ impl State {
             let Inherited {
                 kept,
                 message,
-                owners,
+                passages,
             } = inherited;
-            if owners.is_empty() {
+            if passages.is_empty() {
                 self.protocol.let_go(kept);
             }
             self.loose.drop_later(Some(message));

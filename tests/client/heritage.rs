@@ -318,3 +318,48 @@ fn a_message_that_came_from_memory_can_be_read_after_the_end() {
         assert_eq!(text(&mut second).as_deref(), Some("x"));
     });
 }
+
+/// QoS 2 arrives once. Whoever subscribes anew, as after an error, would get it again each time.
+#[test]
+fn a_filter_brings_what_was_inherited_once() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut first = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut first).as_deref(), Some("x"));
+        drop(first);
+        setup.world.run_until_idle();
+        let mut again = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut again), None);
+        // One that has another filter, too, gets it by that.
+        let filters = Filters::new("t", Qos::ExactlyOnce).and("#", Qos::ExactlyOnce);
+        let mut more = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut more).as_deref(), Some("x"));
+        let mut all = subscribe(setup, "#");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut all), None);
+        assert_eq!(text(&mut more), None);
+    });
+}
+
+#[test]
+fn a_handler_that_was_called_with_what_was_inherited_is_not_followed_by_another() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let heard = Rc::new(RefCell::new(0));
+        for _ in 0..2 {
+            let hearing = Rc::clone(&heard);
+            let handler = move |_: &coracle::Incoming<'_>| *hearing.borrow_mut() += 1;
+            let filters = Filters::new("t", Qos::ExactlyOnce);
+            let waiting = setup.client.subscribe_inline(filters, handler, Wait::Ack);
+            setup.world.run_until_idle();
+            drop(waiting);
+            setup.world.run_until_idle();
+        }
+        assert_eq!(*heard.borrow(), 1);
+    });
+}
