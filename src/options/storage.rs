@@ -59,7 +59,8 @@ impl Options {
     ///   Read the streams before, if this process is to have it.
     /// - QoS 2 arrives once, with one exception that nothing can mend: a message that was taken by the
     ///   program just before the process was killed, and not yet recorded as taken, is taken again by
-    ///   the next process.
+    ///   the next process. It is recorded when the last of the streams that got it has taken it; until then it
+    ///   comes again to all of them.
     /// - Streams are not kept. Subscribe again, best before the driver runs: a message that matches no
     ///   subscription is acknowledged and dropped. What a subscribe that fails would have got waits for the
     ///   next one. [`Options::take_timeout`] after the first connection what was not subscribed to again is

@@ -363,3 +363,27 @@ fn a_handler_that_was_called_with_what_was_inherited_is_not_followed_by_another(
         assert_eq!(*heard.borrow(), 1);
     });
 }
+
+/// The store records that a message is taken, not by whom.
+#[test]
+fn what_one_of_several_streams_took_comes_again_until_the_last_has_taken_it() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    for last in [false, false, true] {
+        live(&memory, CONNACK_PRESENT, |setup, _| {
+            let mut one = subscribe(setup, "t");
+            let mut other = subscribe(setup, "+");
+            setup.world.run_until_idle();
+            assert_eq!(text(&mut one).as_deref(), Some("x"));
+            if last {
+                assert_eq!(text(&mut other).as_deref(), Some("x"));
+            }
+            setup.world.run_until_idle();
+        });
+    }
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut all = subscribe(setup, "#");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut all), None);
+    });
+}
