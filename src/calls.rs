@@ -166,6 +166,7 @@ impl Client {
                     state.router.serve(key, version);
                 }
                 state.handles += 1;
+                state.ask_for(key);
                 let token = self.begin(state, Doing::Subscribing, wait);
                 state.protocol.subscribe(protocol::Subscription {
                     owner: key,

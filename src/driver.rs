@@ -38,6 +38,7 @@ use crate::reconnect::{Decision, Reconnect};
 use crate::routes::Routes;
 use crate::shared::{Shared, Wanted};
 use crate::transport::{Connector, Endpoint};
+use crate::version::Version;
 
 /// Does all the work of a client, as one future that the application spawns: see [`Driver::run`].
 #[must_use = "nothing is sent or received unless the driver runs"]
@@ -56,6 +57,8 @@ pub struct Driver {
     home: Option<Endpoint>,
     /// The home to come back to if the broker that is tried does not let us in.
     home_before: Option<Endpoint>,
+    /// The version of the session at home, if an earlier process began it and this one was not there yet.
+    spoken_at_home: Option<Version>,
     /// Where the attempt at hand leads.
     target: Option<Endpoint>,
 }
@@ -108,6 +111,7 @@ impl Driver {
             lacks_store,
             home: None,
             home_before: None,
+            spoken_at_home: None,
             target: None,
             options,
         }
@@ -170,7 +174,7 @@ impl Driver {
         let connected_at = shared.with(|state| state.connected_at.take());
         let held = connected_at.map(|since| clock.now() - since);
         if let Some(held) = held {
-            self.home.clone_from(&self.target);
+            self.settle_at_target();
             self.home_before = None;
             self.routes.worked();
             self.fallback.worked();
@@ -178,7 +182,7 @@ impl Driver {
         }
         match outcome {
             Outcome::Again => {
-                self.home.clone_from(&self.target);
+                self.settle_at_target();
                 self.fallback.worked();
                 self.goodbye(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
@@ -210,6 +214,12 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// The session is where the connection leads.
+    fn settle_at_target(&mut self) {
+        self.home.clone_from(&self.target);
+        self.spoken_at_home = None;
     }
 
     /// Waits before the next attempt, unless the user wants something.

@@ -38,6 +38,8 @@ impl State {
         if let Sink::Inline(inline) = &mut subscriber.sink {
             let inline = inline.take();
             self.loose.drop_later(inline);
+            // It will not be called any more.
+            self.give_back(key);
         }
     }
 
@@ -108,8 +110,8 @@ impl State {
                     // to it alone.
                     let protocol = &self.protocol;
                     let left = queue.take_out(|queued| {
-                        let is_kept = queued.kept.is_some() && protocol.is_keeping();
-                        is_kept || queued.receipt.is_some_and(|own| protocol.comes_again(own))
+                        queued.kept.is_some_and(|kept| protocol.is_kept(kept))
+                            || queued.receipt.is_some_and(|own| protocol.comes_again(own))
                     });
                     for queued in left {
                         self.loose.drop_later(Some(queued.message));

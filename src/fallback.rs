@@ -62,15 +62,17 @@ impl Fallback {
         }
     }
 
-    /// An earlier process spoke this one. Returns whether this one does.
-    pub(crate) fn remember(&mut self, version: Version) -> bool {
+    /// Whether this version may be spoken.
+    pub(crate) fn admits(&self, version: Version) -> bool {
         match self {
             Self::Settled(settled) => *settled == version,
-            Self::Trying { .. } => {
-                *self = Self::Settled(version);
-                true
-            }
+            Self::Trying { .. } => true,
         }
+    }
+
+    /// The next attempt leads to a session that was begun in this version.
+    pub(crate) fn remember(&mut self, version: Version) {
+        *self = Self::Settled(version);
     }
 
     /// The version of the next attempt.

@@ -3,14 +3,20 @@
 //!
 //! ```text
 //!     restored ──► handed to each subscriber whose filter matches, as it comes
-//!         │            └─ taken by all who had come until then ──► forgotten in the store
-//!         └─ nobody has come when the time of the earlier subscriptions is over ──► forgotten
+//!       │  ▲           ├─ taken by all who had come until then ──► forgotten in the store
+//!       │  └───────────┴─ each of them was a subscribe that failed
+//!       └─ nobody has come when the time of the earlier subscriptions is over ──► forgotten
 //! ```
 //!
-//! Whoever comes after that still gets it, from memory. Were it kept in the store for the sake of those who may
-//! still come, every process that ends before that time would hand it on once more to those who had it.
+//! A subscriber has come when the program has its handle, or its handler was called: what only a subscribe had
+//! that failed nobody can have taken.
+//!
+//! A filter brings it to the program once: whoever subscribes to that again gets it no second time. Whoever comes
+//! with another filter after it was forgotten still gets it, from memory. Were it kept in the store for the sake of those
+//! who may still come, every process that ends before that time would hand it on once more to those who had it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use crate::message::Message;
 use crate::protocol::{Kept, Restored};
@@ -25,22 +31,66 @@ pub(crate) struct Heritage {
     messages: Vec<Inherited>,
     /// Handlers are called by the driver, with nothing borrowed.
     calls: VecDeque<(usize, Kept, Message)>,
+    /// Subscribers whose handles the program does not have yet.
+    asked: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
 struct Inherited {
     kept: Kept,
     message: Message,
-    holder: Holder,
+    /// How it was handed on. While it was not, it stays in the store for whoever comes first; then for those
+    /// who did not take it yet.
+    passages: Vec<Passage>,
 }
 
-/// For whose sake a message stays in the store.
+/// A filter through which a message was handed on, and to whom.
+#[derive(Debug)]
+struct Passage {
+    filter: Rc<str>,
+    owner: Owner,
+}
+
+/// Who got a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    /// For whoever comes first.
-    Heritage,
-    /// For those who have it and did not take it yet.
-    Subscribers,
+enum Owner {
+    Program,
+    /// A subscriber whose handle the program does not have yet, and perhaps never will.
+    Asked(usize),
+}
+
+impl Heritage {
+    fn owner(&self, key: usize) -> Owner {
+        if self.asked.contains(&key) {
+            Owner::Asked(key)
+        } else {
+            Owner::Program
+        }
+    }
+}
+
+impl Inherited {
+    /// The program has what this subscriber got.
+    fn reached(&mut self, key: usize) {
+        for passage in &mut self.passages {
+            if passage.owner == Owner::Asked(key) {
+                passage.owner = Owner::Program;
+            }
+        }
+    }
+
+    /// Whether the program has got it through this filter.
+    fn came_through(&self, filter: &str) -> bool {
+        let mut passages = self.passages.iter();
+        passages.any(|passage| passage.owner == Owner::Program && *passage.filter == *filter)
+    }
+
+    /// Those of these filters that it matches.
+    fn matching(&self, filters: &[Rc<str>]) -> Vec<Rc<str>> {
+        let topic = self.message.topic();
+        let matches = |filter: &&Rc<str>| topic::matches(topic::matching_part(filter), topic);
+        filters.iter().filter(matches).cloned().collect()
+    }
 }
 
 impl State {
@@ -51,12 +101,42 @@ impl State {
             .map(|(kept, message)| Inherited {
                 kept,
                 message,
-                holder: Holder::Heritage,
+                passages: Vec::new(),
             })
             .collect();
         let keys: Vec<usize> = self.router.subscribers.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.hand_on(key);
+        }
+    }
+
+    /// There is a subscriber whose handle the program gets if the subscribe succeeds.
+    pub(crate) fn ask_for(&mut self, key: usize) {
+        self.heritage.asked.insert(key);
+    }
+
+    /// The program has the handle of this subscriber.
+    pub(crate) fn hand_over(&mut self, key: usize) {
+        if self.heritage.asked.remove(&key) {
+            for inherited in &mut self.heritage.messages {
+                inherited.reached(key);
+            }
+        }
+    }
+
+    /// This subscriber ends. If the program never had its handle, what was inherited is no less wanted than
+    /// before. What it holds itself is let go of by whoever discards that.
+    pub(crate) fn give_back(&mut self, key: usize) {
+        if !self.heritage.asked.remove(&key) {
+            return;
+        }
+        for inherited in &mut self.heritage.messages {
+            let Inherited { kept, passages, .. } = inherited;
+            let before = passages.len();
+            passages.retain(|passage| passage.owner != Owner::Asked(key));
+            if passages.len() < before && passages.is_empty() {
+                self.protocol.hold(*kept);
+            }
         }
     }
 
@@ -68,14 +148,18 @@ impl State {
         let Some(subscriber) = self.router.subscribers.get_mut(key) else {
             return;
         };
+        let owner = self.heritage.owner(key);
         let mut lost = Vec::new();
         for inherited in &mut self.heritage.messages {
-            let Inherited { kept, message, .. } = inherited;
-            let matches =
-                |filter: &str| topic::matches(topic::matching_part(filter), message.topic());
-            if !subscriber.filters.iter().any(|filter| matches(filter)) {
+            let filters = inherited.matching(&subscriber.filters);
+            if filters.iter().all(|filter| inherited.came_through(filter)) {
                 continue;
             }
+            let Inherited {
+                kept,
+                message,
+                passages,
+            } = inherited;
             let message = message.clone();
             match &mut subscriber.sink {
                 Sink::Stream(queue) => {
@@ -96,10 +180,10 @@ impl State {
                 }
                 Sink::Answers => continue,
             }
-            if inherited.holder == Holder::Heritage {
-                inherited.holder = Holder::Subscribers;
-                self.protocol.let_go(inherited.kept);
+            if passages.is_empty() {
+                self.protocol.let_go(*kept);
             }
+            passages.extend(filters.into_iter().map(|filter| Passage { filter, owner }));
         }
         for full in lost {
             self.overflowed(key, full);
@@ -117,7 +201,15 @@ impl State {
                 Some(Sink::Inline(_) | Sink::Stream(_) | Sink::Answers) | None => None,
             };
             match inline {
-                Some(inline) => return Some((key, inline, kept, message)),
+                Some(inline) => {
+                    let messages = &mut self.heritage.messages;
+                    // They are in the order in which they were kept.
+                    let place = messages.binary_search_by(|inherited| inherited.kept.cmp(&kept));
+                    if let Some(inherited) = place.ok().and_then(|place| messages.get_mut(place)) {
+                        inherited.reached(key);
+                    }
+                    return Some((key, inline, kept, message));
+                }
                 None => {
                     self.protocol.let_go(kept);
                     self.loose.drop_later(Some(message));
@@ -148,7 +240,9 @@ impl State {
 
     /// The client is at its end: what was inherited and not taken stays in the store for the next process.
     pub(crate) fn bequeath(&mut self) {
-        let Heritage { messages, calls } = std::mem::take(&mut self.heritage);
+        let Heritage {
+            messages, calls, ..
+        } = std::mem::take(&mut self.heritage);
         let messages = messages.into_iter().map(|inherited| inherited.message);
         for message in messages.chain(calls.into_iter().map(|(.., message)| message)) {
             self.loose.drop_later(Some(message));
@@ -161,11 +255,10 @@ impl State {
             let Inherited {
                 kept,
                 message,
-                holder,
+                passages,
             } = inherited;
-            match holder {
-                Holder::Heritage => self.protocol.let_go(kept),
-                Holder::Subscribers => {}
+            if passages.is_empty() {
+                self.protocol.let_go(kept);
             }
             self.loose.drop_later(Some(message));
         }

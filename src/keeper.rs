@@ -154,7 +154,13 @@ impl Keeper {
     pub(crate) fn give_up(&mut self, after: Duration, shared: &Shared) {
         let text = format!("the last changes are not on disk after {after:?}");
         let error = StoreError::new(StoreErrorKind::Other, text);
-        self.state = State::Absent;
+        match std::mem::replace(&mut self.state, State::Absent) {
+            // Its drop would hold up every task of the thread.
+            State::Unread(mut store) | State::Idle(mut store) | State::Busy(mut store) => {
+                store.give_up();
+            }
+            State::Absent | State::Failed(_) => {}
+        }
         // It is in the state, for `Keeper::failure`.
         let _ = self.fail(&error, shared);
     }

@@ -37,6 +37,9 @@ pub use file::FileStore;
 ///
 /// What a batch says counts together: after a crash either the whole batch is there or nothing of it, and
 /// never a later one without the earlier ones. A store that cannot do that keeps nothing exactly once.
+///
+/// The driver drops the store at its end, also when it does not wait for a batch any longer. So a drop that waits
+/// for what does not answer holds up every task of the thread.
 pub trait Store {
     /// Opens the store and reads everything that is in it, in ascending order of the keys.
     ///
@@ -58,6 +61,10 @@ pub trait Store {
     ///
     /// An error is final: the client hands over nothing more after it.
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>>;
+
+    /// The batch on its way was waited for long enough: the drop that follows is not to wait for it again.
+    #[doc(hidden)]
+    fn give_up(&mut self) {}
 }
 
 /// One entry of a store.

@@ -239,6 +239,11 @@ impl Subscription {
             .map_or(PropertyList::EMPTY, |(.., remarks)| remarks.list())
     }
 
+    /// The program gets it.
+    pub(crate) fn hand_over(&self) {
+        self.shared.with(|state| state.hand_over(self.key));
+    }
+
     pub(crate) fn set_granted(&mut self, grants: &[Grant]) {
         self.granted = grants
             .iter()
@@ -324,6 +329,7 @@ impl Drop for Subscription {
     /// Only marks: the driver unsubscribes.
     fn drop(&mut self) {
         self.shared.with(|state| {
+            state.give_back(self.key);
             if state.is_closed() {
                 state.end_subscriber(self.key);
             } else {

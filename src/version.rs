@@ -42,7 +42,8 @@ pub enum Versions {
     /// This one.
     One(Version),
     /// 5.0, else 3.1.1, else 3.1: what the broker speaks is found out with the first connection, and
-    /// remembered for as long as the client lives.
+    /// remembered for as long as the client lives. With a store it is remembered with the session, and spoken by
+    /// the next process where that goes on.
     ///
     /// The client goes one version down when the broker refuses the version, when it twice in a row ends the
     /// connection instead of answering CONNECT, and when it does not answer at all; from 3.1 it goes up to

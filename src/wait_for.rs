@@ -330,6 +330,7 @@ impl Future for Subscribing {
             if let Done::Granted(grants) = done {
                 subscription.set_granted(&grants);
             }
+            subscription.hand_over();
             Ok(subscription)
         }))
     }

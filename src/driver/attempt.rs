@@ -97,6 +97,10 @@ impl Driver {
         if forgets && self.home_before.is_none() {
             self.home_before.clone_from(&self.home);
         }
+        // What was spoken elsewhere says nothing of this broker.
+        if !forgets && let Some(version) = self.spoken_at_home.take() {
+            self.fallback.remember(version);
+        }
         self.guard.0.with(|state| {
             if forgets {
                 state.protocol.forget_session();

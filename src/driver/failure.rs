@@ -110,7 +110,13 @@ impl Driver {
         if let Some(home) = self.home_before.take() {
             self.home = Some(home);
         }
-        self.guard.0.with(|state| state.protocol.remember_session());
+        self.guard.0.with(|state| {
+            // While the session is forgotten, or it would be given up for the other version that was tried.
+            if let Some(version) = self.spoken_at_home {
+                state.speak(version);
+            }
+            state.protocol.remember_session();
+        });
     }
 
     /// Every way was tried.

@@ -25,7 +25,7 @@ impl Driver {
             return Ok(());
         };
         let home = self.options.known(&identity.place);
-        let speaks = self.fallback.remember(identity.version);
+        let speaks = self.fallback.admits(identity.version);
         let is_listed = home.as_ref().is_some_and(|home| {
             let mut ways = self.options.ways().into_iter().flatten();
             ways.any(|way| self.routes.are_one_broker(home, &way))
@@ -33,16 +33,22 @@ impl Driver {
         let is_there = is_listed || self.options.places.share_sessions;
         let same_session = identity.at_broker && restored.is_same_client && speaks && is_there;
         self.tell_restored(&restored, same_session);
+        // Where it was cannot be compared with where it would be.
+        let is_lost = home.is_none() && !self.options.places.share_sessions;
+        if identity.at_broker && restored.is_same_client && speaks && !is_lost {
+            self.spoken_at_home = Some(identity.version);
+        }
         let version = self.fallback.version();
         self.guard.0.with(|state| {
             // So that services have the form of their requests, before these are handed on.
-            state.speak(version);
-            // Where it was cannot be compared with where it would be.
-            let is_lost = home.is_none() && !self.options.places.share_sessions;
+            state.speak(if speaks { identity.version } else { version });
             if is_lost || !speaks {
                 state.protocol.disown();
             }
             state.inherit(&mut restored);
+            if self.spoken_at_home.is_none() {
+                state.speak(version);
+            }
         });
         self.home = home;
         Ok(())

@@ -52,16 +52,19 @@ impl Options {
     /// - A message of QoS 1 or 2 is on disk when its `publish` with [`Wait::Sent`] returns, and before
     ///   any byte of it leaves. With [`Wait::None`] it will be soon.
     /// - What is acknowledged on receipt, or because it was not taken in time, is on disk first, and comes
-    ///   to the streams of the next process if the one before had not taken it.
+    ///   to the streams of the next process if the one before had not taken it: once for each of their filters,
+    ///   however often that is subscribed to again.
     /// - When the client ends, by `disconnect()` too, what its streams hold of QoS 1 and 2 is not yielded any
     ///   more, but comes to the streams of the next process: nothing could record any more that it was taken.
     ///   Read the streams before, if this process is to have it.
     /// - QoS 2 arrives once, with one exception that nothing can mend: a message that was taken by the
     ///   program just before the process was killed, and not yet recorded as taken, is taken again by
-    ///   the next process.
+    ///   the next process. It is recorded when the last of the streams that got it has taken it; until then it
+    ///   comes again to all of them.
     /// - Streams are not kept. Subscribe again, best before the driver runs: a message that matches no
-    ///   subscription is acknowledged and dropped. [`Options::take_timeout`] after the first connection what
-    ///   was not subscribed to again is unsubscribed, and what was left for it is forgotten.
+    ///   subscription is acknowledged and dropped. What a subscribe that fails would have got waits for the
+    ///   next one. [`Options::take_timeout`] after the first connection what was not subscribed to again is
+    ///   unsubscribed, and what was left for it is forgotten.
     /// - `disconnect()` does not end the session at the broker; it ends when its
     ///   [`Options::session_expiry`] passes. Drop streams after it, not before: that unsubscribes.
     ///

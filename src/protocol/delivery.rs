@@ -121,6 +121,12 @@ impl Protocol {
         }
     }
 
+    /// Whether the store has this message; it forgets what all its holders have taken.
+    pub fn is_kept(&self, kept: Kept) -> bool {
+        let journal = self.out.journal.as_ref();
+        journal.is_some_and(|journal| journal.is_kept(kept))
+    }
+
     /// One of those who held a kept message has taken or dropped it.
     pub fn let_go(&mut self, kept: Kept) {
         if let Some(journal) = &mut self.out.journal {

@@ -55,7 +55,7 @@ const FIRST_DATE: u64 = 1_577_836_800;
 const DRIFT: Duration = Duration::from_secs(1);
 
 /// Stands for a message that was acknowledged before it was taken: it is in the store until it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kept(pub(super) u64);
 
 /// What goes into the store.
@@ -344,6 +344,11 @@ impl Journal {
         if let Some(holders) = self.kept.get_mut(&kept.0) {
             *holders += 1;
         }
+    }
+
+    /// Whether anyone holds it.
+    pub(super) fn is_kept(&self, kept: Kept) -> bool {
+        self.kept.contains_key(&kept.0)
     }
 
     /// One holds it no more. After the last one the store forgets it.

@@ -18,8 +18,10 @@ use super::{Batch, Record, Store, StoreError, StoreErrorKind};
 ///
 /// **Threads.** Transactions are committed on one thread of the store, named `coracle-store`, which starts
 /// with the first batch and ends with the store. [`FileStore::open`] and [`Store::load`] block the thread that
-/// calls them, for as long as a small file takes to check and to read, and dropping the store blocks until
-/// the last batch is on disk.
+/// calls them, for as long as a small file takes to check and to read. Dropping the store blocks until the last
+/// batch is on disk and the file closed, but not longer than 5 s; a client that has waited for the batch in vain at
+/// its end does not wait again. Where the disk does not answer, the thread goes on alone, and the file stays locked
+/// until the disk answers or the process ends.
 ///
 /// **Size.** The file begins with less than 100 KiB and grows with what is waiting in it. What was taken out
 /// leaves room that is used again. Opening it and dropping the store shrink it when it is larger than 1 MiB and
@@ -87,6 +89,10 @@ impl Store for FileStore {
 
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         self.committer.poll_committed(cx.waker())
+    }
+
+    fn give_up(&mut self) {
+        self.committer.give_up();
     }
 }
 

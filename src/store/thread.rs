@@ -13,13 +13,15 @@
 //! `Failed` is final. A lock and a condition variable do no harm here: they are taken a few times per batch,
 //! never for a message, and nobody waits under the lock. The thread starts with the first batch, so that a
 //! client that has nothing to keep has no thread, and ends with the store, after the batch that is still on
-//! its way.
+//! its way. Whoever drops the store waits for that, but not for ever: a disk that does not answer would hold up
+//! every task of the client's thread. Then the thread is left alone with it.
 
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::database::Database;
 use super::{Batch, StoreError, StoreErrorKind};
@@ -27,11 +29,16 @@ use super::{Batch, StoreError, StoreErrorKind};
 /// Shown by `top` and debuggers; Linux cuts a name after 15 bytes.
 const THREAD_NAME: &str = "coracle-store";
 
+/// How long a drop waits for the disk: as long as the end of a client does.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Commits one batch after the other.
 #[derive(Debug)]
 pub(super) struct Committer {
     desk: Arc<Desk>,
     thread: Thread,
+    /// How long the drop waits for the thread.
+    patience: Duration,
 }
 
 /// Whether the thread runs, and where the database is.
@@ -55,6 +62,7 @@ struct State {
     owner: Owner,
     /// Who waits for the batch.
     waker: Waker,
+    course: Course,
 }
 
 #[derive(Debug)]
@@ -64,6 +72,14 @@ enum Work {
     Committing,
     Committed,
     Failed(StoreError),
+}
+
+/// Whether the thread is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Runs,
+    /// The file is closed.
+    Over,
 }
 
 /// Whether more batches can come.
@@ -79,6 +95,7 @@ impl Committer {
             work: Work::Free,
             owner: Owner::Here,
             waker: Waker::noop().clone(),
+            course: Course::Runs,
         };
         Self {
             desk: Arc::new(Desk {
@@ -86,6 +103,7 @@ impl Committer {
                 changed: Condvar::new(),
             }),
             thread: Thread::Absent(database),
+            patience: PATIENCE,
         }
     }
 
@@ -107,9 +125,9 @@ impl Committer {
     }
 
     fn start(&self, mut database: Database) -> Thread {
-        let desk = Arc::clone(&self.desk);
+        let leaving = Leaving(Arc::clone(&self.desk));
         let work = move || {
-            desk.work(&mut database);
+            leaving.0.work(&mut database);
             database.close();
         };
         let thread = thread::Builder::new().name(THREAD_NAME.to_owned());
@@ -124,22 +142,39 @@ impl Committer {
         }
     }
 
+    /// The disk was waited for long enough.
+    pub(super) fn give_up(&mut self) {
+        self.patience = Duration::ZERO;
+    }
+
     /// How the batch ended, or not yet; then this waker is woken when it has.
     pub(super) fn poll_committed(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {
         self.desk.poll(waker)
     }
 }
 
+/// Tells the desk that the thread is over, however it ends.
+struct Leaving(Arc<Desk>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.lock().course = Course::Over;
+        self.0.changed.notify_one();
+    }
+}
+
 impl Drop for Committer {
     /// Waits until the batch on its way is on disk and the file is closed: whoever opens it next finds
-    /// everything in it, and no lock.
+    /// everything in it, and no lock. Where the disk does not answer it stays open until that does.
     fn drop(&mut self) {
         match mem::replace(&mut self.thread, Thread::Impossible) {
             Thread::Absent(mut database) => database.close(),
             Thread::Present(handle) => {
-                self.desk.leave();
-                // It catches panics; one that got through was told by the panic hook.
-                let _ = handle.join();
+                match self.desk.leave(self.patience) {
+                    // It catches panics; one that got through was told by the panic hook.
+                    Course::Over => drop(handle.join()),
+                    Course::Runs => {}
+                }
             }
             Thread::Impossible => {}
         }
@@ -203,9 +238,17 @@ impl Desk {
         self.changed.notify_one();
     }
 
-    fn leave(&self) {
-        self.lock().owner = Owner::Gone;
+    /// No batch will come any more. Waits for the end of the thread, but not longer than this, and says how far it
+    /// has got.
+    fn leave(&self, patience: Duration) -> Course {
+        let mut state = self.lock();
+        state.owner = Owner::Gone;
         self.changed.notify_one();
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, patience, |state| state.course == Course::Runs)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.course
     }
 
     fn poll(&self, waker: &Waker) -> Poll<Result<(), StoreError>> {

@@ -4,9 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use coracle::testkit::{MemoryStore, Peer, World};
-use coracle::{Acknowledge, ErrorKind, Filters, Overflow, Qos, Subscription, Version, Wait};
+use coracle::{
+    Acknowledge, ErrorKind, Filters, Overflow, Qos, Subscribing, Subscription, Version, Wait,
+};
 
-use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, now, options};
+use crate::{
+    CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, failure, now, options,
+    poll,
+};
 
 /// One life of a client with this store, which ends like a crash.
 fn live(memory: &MemoryStore, connack: &[u8], play: impl FnOnce(&Setup, &mut Peer)) {
@@ -172,4 +177,213 @@ fn a_request_is_inherited_by_a_service_from_before_the_version_is_known() {
     setup.world.advance(3600 * SECOND);
     let later = peer.received();
     assert!(!later.contains(&0xa2), "{}", later.escape_ascii());
+}
+
+/// The keys of messages that were acknowledged and not taken.
+fn kept(memory: &MemoryStore) -> usize {
+    const KEPT: u64 = 6;
+    let records = memory.records();
+    let kinds = records.iter().map(|record| record.key() >> 56);
+    kinds.filter(|kind| *kind == KEPT).count()
+}
+
+fn subscribing(setup: &Setup) -> Subscribing {
+    setup.client.subscribe("t", Qos::ExactlyOnce, Wait::Ack)
+}
+
+fn text(stream: &mut Subscription) -> Option<String> {
+    let message = stream.try_next()?;
+    message.text().map(str::to_owned)
+}
+
+/// The broker had acknowledged it long ago, so it would be lost for ever.
+#[test]
+fn a_message_that_a_subscribe_had_which_timed_out_is_inherited_by_the_next_process() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    let world = World::with_peers();
+    let options = options(&world).store(memory.clone());
+    let setup = Setup::start(world, options);
+    // Nobody answers at the network.
+    let mut waiting = subscribing(&setup);
+    setup.world.advance(30 * SECOND);
+    let error = failure(poll(&mut waiting).expect("its time is over"));
+    assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+    setup.world.run_until_idle();
+    assert_eq!(kept(&memory), 1);
+    drop(setup);
+    memory.crash();
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut stream = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut stream).as_deref(), Some("x"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
+    });
+}
+
+#[test]
+fn a_message_that_a_subscribe_had_which_failed_is_inherited_by_the_next_one() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        // One whose future is dropped, one that is refused.
+        let dropped = subscribing(setup);
+        peer.expect(b"\x82\x0b\x00\x01\x04\x0b\x80\x80\x01\x00\x01t\x02");
+        drop(dropped);
+        setup.world.run_until_idle();
+        peer.received();
+        peer.send(b"\x90\x04\x00\x01\x00\x02");
+        peer.send(b"\xb0\x04\x00\x02\x00\x00");
+        let mut refused = subscribing(setup);
+        assert_eq!(peer.received().get(..4), Some(&b"\x82\x0b\x00\x03"[..]));
+        peer.send(b"\x90\x04\x00\x03\x00\x87");
+        setup.world.run_until_idle();
+        failure(poll(&mut refused).expect("it was refused"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 1);
+
+        let mut stream = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 1, "it was not taken");
+        assert_eq!(text(&mut stream).as_deref(), Some("x"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
+        assert_eq!(text(&mut stream), None);
+    });
+}
+
+#[test]
+fn a_message_is_not_kept_for_a_subscribe_that_failed_while_others_have_it() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let failed = subscribing(setup);
+        let mut stream = subscribe(setup, "+");
+        drop(failed);
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 1);
+        assert_eq!(text(&mut stream).as_deref(), Some("x"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
+    });
+}
+
+#[test]
+fn a_handler_that_was_not_called_before_its_subscribe_failed_leaves_the_message() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let filters = || Filters::new("t", Qos::ExactlyOnce);
+        let never = |_: &coracle::Incoming<'_>| panic!("it is not subscribed");
+        drop(setup.client.subscribe_inline(filters(), never, Wait::Ack));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 1);
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hearing = Rc::clone(&heard);
+        let handler = move |incoming: &coracle::Incoming<'_>| {
+            hearing.borrow_mut().push(incoming.payload().to_vec());
+        };
+        let waiting = setup.client.subscribe_inline(filters(), handler, Wait::Ack);
+        setup.world.run_until_idle();
+        // It was called before the broker had answered, so the message is taken.
+        drop(waiting);
+        setup.world.run_until_idle();
+        assert_eq!(*heard.borrow(), [b"x"]);
+        assert_eq!(kept(&memory), 0);
+    });
+}
+
+/// What is not in the store any more cannot be left to the next process.
+#[test]
+fn a_message_that_came_from_memory_can_be_read_after_the_end() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut first = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut first).as_deref(), Some("x"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
+        let mut second = subscribe(setup, "+");
+        let by_hand = Filters::new("#", Qos::ExactlyOnce).acknowledge(Acknowledge::ByHand);
+        let mut third = now(setup.client.subscribe_many(by_hand, Wait::None)).expect("accepted");
+        let message = third.try_next().expect("from memory, too");
+        message.acknowledge().expect("it is by hand");
+        let mut leaving = setup.client.disconnect();
+        setup.world.advance(10 * SECOND);
+        poll(&mut leaving)
+            .expect("it is over")
+            .expect("all is kept");
+        assert_eq!(text(&mut second).as_deref(), Some("x"));
+    });
+}
+
+/// QoS 2 arrives once. Whoever subscribes anew, as after an error, would get it again each time.
+#[test]
+fn a_filter_brings_what_was_inherited_once() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut first = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut first).as_deref(), Some("x"));
+        drop(first);
+        setup.world.run_until_idle();
+        let mut again = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut again), None);
+        // One that has another filter, too, gets it by that.
+        let filters = Filters::new("t", Qos::ExactlyOnce).and("#", Qos::ExactlyOnce);
+        let mut more = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut more).as_deref(), Some("x"));
+        let mut all = subscribe(setup, "#");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut all), None);
+        assert_eq!(text(&mut more), None);
+    });
+}
+
+#[test]
+fn a_handler_that_was_called_with_what_was_inherited_is_not_followed_by_another() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let heard = Rc::new(RefCell::new(0));
+        for _ in 0..2 {
+            let hearing = Rc::clone(&heard);
+            let handler = move |_: &coracle::Incoming<'_>| *hearing.borrow_mut() += 1;
+            let filters = Filters::new("t", Qos::ExactlyOnce);
+            let waiting = setup.client.subscribe_inline(filters, handler, Wait::Ack);
+            setup.world.run_until_idle();
+            drop(waiting);
+            setup.world.run_until_idle();
+        }
+        assert_eq!(*heard.borrow(), 1);
+    });
+}
+
+/// The store records that a message is taken, not by whom.
+#[test]
+fn what_one_of_several_streams_took_comes_again_until_the_last_has_taken_it() {
+    let memory = MemoryStore::new();
+    leave_one(&memory);
+    for last in [false, false, true] {
+        live(&memory, CONNACK_PRESENT, |setup, _| {
+            let mut one = subscribe(setup, "t");
+            let mut other = subscribe(setup, "+");
+            setup.world.run_until_idle();
+            assert_eq!(text(&mut one).as_deref(), Some("x"));
+            if last {
+                assert_eq!(text(&mut other).as_deref(), Some("x"));
+            }
+            setup.world.run_until_idle();
+        });
+    }
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let mut all = subscribe(setup, "#");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut all), None);
+    });
 }

@@ -1,6 +1,6 @@
 //! What a client speaks that leaves the version to the broker.
 
-use coracle::testkit::{BrokerOptions, Peer, World};
+use coracle::testkit::{BrokerOptions, MemoryStore, Peer, World};
 use coracle::{
     ErrorKind, Event, Filters, Message, Options, Properties, Qos, Reason, Session, Version,
     Versions, Wait,
@@ -243,4 +243,101 @@ fn an_acceptance_in_the_form_of_3_is_a_refusal_of_5_0() {
         assert_eq!(version, Version::V3_1_1);
         peer.send(accepted);
     }
+}
+
+// What a store says of the version.
+
+/// A life with this store that has got this CONNACK and a message to send, and ends like a crash.
+fn leave(store: &MemoryStore, set: impl FnOnce(Options) -> Options, connack: &[u8]) {
+    let world = World::with_peers();
+    let options = set(options(&world).store(store.clone()));
+    let setup = Setup::start(world, options);
+    let (mut peer, _) = connecting(&setup);
+    peer.send(connack);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+    drop(setup.client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+    setup.world.run_until_idle();
+    drop(setup);
+    store.crash();
+}
+
+fn other(world: &World, url: &str, id: &str, store: &MemoryStore) -> Options {
+    Options::new(url, id)
+        .expect("the URL is well-formed")
+        .connector(world.network())
+        .clock(world.clock())
+        .seed(1)
+        .version(Version::Auto)
+        .store(store.clone())
+}
+
+#[test]
+fn what_another_broker_spoke_is_not_asked_of_this_one() {
+    for refusal in [&b"\x20\x02\x00\x01"[..], b"\x20\x02\x00\x84"] {
+        let store = MemoryStore::new();
+        leave(&store, |options| options.version(Version::Auto), CONNACK);
+        let world = World::with_peers();
+        let options = other(&world, "mqtt://other", "c", &store);
+        let setup = Setup::start(world, options);
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V5_0);
+        peer.send(refusal);
+        peer.close();
+        let (mut peer, version) = connecting(&setup);
+        assert_eq!(version, Version::V3_1_1, "{refusal:02x?}");
+        peer.send(CONNACK_3);
+        // Sent anew, without DUP.
+        peer.expect(b"\x32\x06\x00\x01t\x00\x02x");
+    }
+}
+
+#[test]
+fn what_another_client_spoke_is_not_asked_of_this_one() {
+    // One that 3.1 cannot say: MQTT 3.1, section 3.1.
+    let store = MemoryStore::new();
+    let set = |options: Options| options.version(Version::V3_1).session(Session::Resume);
+    leave(&store, set, CONNACK_3);
+    let world = World::with_peers();
+    let id = "an identifier of 30 characters";
+    let options = other(&world, "mqtt://broker", id, &store);
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(CONNACK);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+}
+
+#[test]
+fn a_session_of_an_earlier_process_goes_on_in_its_version_where_it_is() {
+    // The callback says where that is, and has another way first.
+    let to = |broker: &'static [&'static str]| {
+        let urls = std::cell::RefCell::new(broker.iter());
+        move |options: Options| {
+            options.before_connect(move |attempt| {
+                let url = urls.borrow_mut().next().expect("one more attempt");
+                Box::pin(std::future::ready(attempt.endpoint(url)))
+            })
+        }
+    };
+    let store = MemoryStore::new();
+    let set = |options: Options| to(&["mqtt://home"])(options).version(Version::V3_1_1);
+    leave(&store, set, CONNACK_3);
+    let world = World::with_peers();
+    let options =
+        to(&["mqtt://elsewhere", "mqtt://home"])(other(&world, "mqtt://broker", "c", &store));
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    // Busy.
+    peer.send(b"\x20\x03\x00\x89\x00");
+    peer.close();
+    setup.until_attempt();
+    let mut peer = setup.world.peer();
+    // CleanSession 0.
+    peer.expect(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01c");
+    peer.send(CONNACK_3_PRESENT);
+    // With DUP.
+    peer.expect(b"\x3a\x06\x00\x01t\x00\x01x");
 }

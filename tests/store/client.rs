@@ -1,10 +1,15 @@
-//! A client whose disk is full: it ends and says why, or goes on without a store if that was chosen.
+//! A client whose disk is full or does not answer: it ends and says why, or goes on without a store if that was
+//! chosen.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use coracle::testkit;
 use coracle::{
-    Blame, Client, Error, ErrorKind, Event, FileStore, Options, Qos, StoreErrorKind, Subscription,
-    Version, Wait,
+    Blame, Client, Error, ErrorKind, Event, FileStore, Options, Qos, Store, StoreErrorKind,
+    Subscription, Version, Wait,
 };
 
 use crate::broker::Broker;
@@ -129,4 +134,46 @@ fn a_client_that_may_goes_on_without_its_store() {
         }
         assert_eq!(failed, 1);
     });
+}
+
+/// What waits for a disk is never the thread of the client, whose other tasks would stand still with it.
+#[test]
+fn a_client_whose_disk_does_not_answer_ends_all_the_same() {
+    let device = Device::default();
+    let (told, ends) = mpsc::channel();
+    let disk = device.clone();
+    let client = thread::spawn(move || {
+        let store = FileStore::on_device(disk.clone()).expect("a store");
+        let _silent = disk.in_trouble(Trouble::Silent);
+        let world = testkit::World::with_peers();
+        let options = Options::new("mqtt://broker", "c")
+            .expect("the URL is well-formed")
+            .connector(world.network())
+            .clock(world.clock())
+            .store(store);
+        let (client, driver) = Client::new(options);
+        let driver = world.spawn(driver.run());
+        drop(client.publish("t", "x", Qos::AtLeastOnce, Wait::None));
+        world.run_until_idle();
+        drop(client.disconnect());
+        world.advance(Duration::from_secs(6));
+        let error = world.block_on(driver).expect_err("the store has failed");
+        told.send(error.to_string()).expect("somebody listens");
+    });
+    let ended = ends.recv_timeout(Duration::from_secs(20));
+    let device = device.in_trouble(Trouble::None);
+    assert_eq!(
+        ended.as_deref(),
+        Ok("store: the last changes are not on disk after 5s")
+    );
+    client.join().expect("it ends");
+    // The thread of the store lives on until it has done what it was told.
+    let is_there = || {
+        let copy = Device::with(device.content());
+        let mut store = FileStore::on_device(copy).expect("a store");
+        !store.load().expect("readable").is_empty()
+    };
+    while !is_there() {
+        thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
 use redb::StorageBackend;
@@ -31,6 +33,8 @@ pub(crate) enum Trouble {
     Full { left: usize },
     /// The cable is pulled after this many writes, lengths and syncs.
     Broken { left: usize },
+    /// A sync is not answered until the trouble is over.
+    Silent,
 }
 
 /// What happened to the disk, in its order.
@@ -94,7 +98,7 @@ impl Disk {
     /// Whether the disk can do one step more, which takes this many bytes.
     fn take(&mut self, bytes: usize) -> io::Result<()> {
         match &mut self.trouble {
-            Trouble::None => Ok(()),
+            Trouble::None | Trouble::Silent => Ok(()),
             Trouble::Full { left } if *left < bytes => {
                 *left = 0;
                 Err(io::Error::from_raw_os_error(libc::ENOSPC))
@@ -137,6 +141,9 @@ impl StorageBackend for Device {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        while self.disk().trouble == Trouble::Silent {
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut disk = self.disk();
         disk.take(0)?;
         disk.tape.steps.push(Step::Sync);
