@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use crate::error::{Doing, Error};
 use crate::event::Event;
-use crate::properties::Properties;
 use crate::protocol::Grant;
 use crate::router::Sink;
 use crate::shared::{State, Wanted};
@@ -48,9 +47,7 @@ impl State {
         let Some((mut subscriber, ended)) = self.router.remove(key) else {
             return;
         };
-        if !ended.is_empty() {
-            self.protocol.unsubscribe(&ended, Properties::new(), None);
-        }
+        self.protocol.end_subscriber(key, &ended);
         self.loose.drop_later(subscriber.reading.waker.take());
         match subscriber.sink {
             Sink::Stream(mut queue) => {

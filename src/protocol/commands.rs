@@ -195,6 +195,26 @@ impl Protocol {
             .unsubscribe(filters, properties, wait, order, &mut self.out);
     }
 
+    /// A subscriber is gone, and nobody else has these filters. Those that the broker was never asked for are
+    /// forgotten, so that calls which time out offline do not pile up; the others are unsubscribed.
+    pub fn end_subscriber(&mut self, owner: usize, ended: &[Rc<str>]) {
+        let session = &mut self.session;
+        for filter in session.subscribing.withdraw(owner, &mut self.out) {
+            let is_left = session.inheritance.has(&filter) || session.unsubscribing.names(&filter);
+            if !is_left {
+                session.subscribing.unstore(&filter, &mut self.out);
+            }
+        }
+        let asked: Vec<Rc<str>> = ended
+            .iter()
+            .filter(|filter| session.subscribing.may_have(filter))
+            .cloned()
+            .collect();
+        if !asked.is_empty() {
+            self.unsubscribe(&asked, Properties::new(), None);
+        }
+    }
+
     /// Asks the broker whether it answers.
     ///
     /// # Errors

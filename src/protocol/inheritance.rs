@@ -53,6 +53,16 @@ impl Inheritance {
         }
     }
 
+    /// Whether the broker may have `filter` from the earlier process. Then it ends with the others.
+    pub(super) fn has(&self, filter: &str) -> bool {
+        match self {
+            Self::Waiting(filters) | Self::Until(_, filters) => {
+                filters.iter().any(|own| **own == *filter)
+            }
+            Self::Over => false,
+        }
+    }
+
     /// When the time is over.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {

@@ -243,6 +243,32 @@ impl<K: Kind> Requests<K> {
         Some(flight.request)
     }
 
+    /// Ends the calls of which `is_unwanted` says so and no packet has ever left. Returns them, and the filters
+    /// that they asked for.
+    pub(super) fn withdraw(
+        &mut self,
+        is_unwanted: impl Fn(&Call<K>) -> bool,
+    ) -> (Vec<Call<K>>, Vec<Rc<str>>) {
+        let unwanted: Vec<usize> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.sent == Sent::No && is_unwanted(call))
+            .map(|(key, _)| key)
+            .collect();
+        let mut filters = Vec::new();
+        if !unwanted.is_empty() {
+            self.queue.retain(|request| {
+                let stays = request.call.is_none_or(|call| !unwanted.contains(&call));
+                if !stays {
+                    filters.extend(request.filters.iter().map(|(name, _)| Rc::clone(name)));
+                }
+                stays
+            });
+        }
+        let calls = unwanted.into_iter().map(|key| self.calls.remove(key));
+        (calls.collect(), filters)
+    }
+
     /// A request of this call is done with. Returns the call if it is over.
     pub(super) fn answered(&mut self, call: usize) -> Option<Call<K>> {
         if let Some(call) = self.calls.get_mut(call) {

@@ -279,6 +279,21 @@ impl Subscribing {
         Ok(())
     }
 
+    /// A subscriber is gone: what it called for and never left need not leave. Returns those filters.
+    pub(super) fn withdraw(&mut self, owner: usize, out: &mut Outbox) -> Vec<Rc<str>> {
+        let (calls, filters) = self.requests.withdraw(|call| call.own.owner == owner);
+        for call in calls {
+            conclude(call, out);
+        }
+        filters
+    }
+
+    /// Whether the broker may have `filter`, or come to have it.
+    pub(super) fn may_have(&self, filter: &str) -> bool {
+        self.active.contains_key(filter)
+            || self.requests.iter().any(|request| request.names(filter))
+    }
+
     /// Nobody wants `filter` any more: it is not restored. What is queued or under way for it goes on,
     /// and the UNSUBSCRIBE follows it.
     pub(super) fn forget(&mut self, filter: &str) {

@@ -158,6 +158,11 @@ impl Unsubscribing {
         Ok(())
     }
 
+    /// Whether `filter` is to be unsubscribed from.
+    pub(super) fn names(&self, filter: &str) -> bool {
+        self.requests.iter().any(|request| request.names(filter))
+    }
+
     /// Whether `filter` is unsubscribed from by a call that came after `order` and is not answered.
     pub(super) fn follows(&self, filter: &str, order: u64) -> bool {
         self.requests

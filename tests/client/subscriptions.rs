@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use coracle::testkit::{BrokerOptions, Kind, Peer, World};
+use coracle::testkit::{Attempt, BrokerOptions, Kind, Peer, World};
 use coracle::{
     Acknowledge, Doing, ErrorKind, Event, Filters, Incoming, Message, Overflow, Properties, Qos,
     Reason, RetainHandling, Sent, Subscription, Wait,
@@ -256,6 +256,59 @@ fn dropping_the_last_handle_unsubscribes_by_the_driver() {
         "the drop itself sends nothing"
     );
     peer.expect(b"\xa2\x06\x00\x03\x00\x00\x01t");
+}
+
+#[test]
+fn subscribing_again_and_again_while_there_is_no_link_leaves_nothing_behind() {
+    let world = World::with_peers();
+    let refused = Attempt::Refuse(std::io::ErrorKind::ConnectionRefused);
+    world.network().all_attempts(refused);
+    let options = options(&world);
+    let setup = Setup::start(world, options);
+    for nth in 0..300 {
+        let subscribing = setup.client.subscribe("t", AT_LEAST_ONCE, Wait::Ack);
+        match nth % 3 {
+            0 => drop(subscribing),
+            1 => {
+                let subscribing = subscribing.timeout(SECOND);
+                let error = setup.wait(subscribing).expect_err("nobody answers");
+                assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+            }
+            _ => {
+                drop(subscribing);
+                let stream = setup.client.subscribe("t", AT_LEAST_ONCE, Wait::None);
+                drop(now(stream).expect("accepted"));
+            }
+        }
+        setup.world.run_until_idle();
+    }
+    assert_eq!(setup.client.statistics().waits, 0);
+    let mut stream = now(setup.client.subscribe("t", AT_LEAST_ONCE, Wait::None)).expect("accepted");
+    setup.world.network().all_attempts(Attempt::Accept);
+    let mut peer = setup.greet_later(CONNACK);
+    // The one that is wanted, and nothing for the others.
+    let request = peer.received();
+    assert_eq!((request[0], request.len()), (0x82, 13), "{request:02x?}");
+    peer.send(&[0x90, 4, request[2], request[3], 0, 1]);
+    peer.send(&publish_0(b't', 1));
+    assert_eq!(payloads(&mut stream), [1]);
+}
+
+#[test]
+fn what_the_broker_was_asked_for_is_unsubscribed_although_a_later_call_never_left() {
+    let (setup, mut peer) = Setup::connected();
+    let stream = now(setup.client.subscribe("t", AT_MOST_ONCE, Wait::None)).expect("accepted");
+    peer.received();
+    peer.reset();
+    setup.world.run_until_idle();
+    // It has left, and may have arrived; the second has not.
+    let second = now(setup.client.subscribe("t", AT_MOST_ONCE, Wait::None)).expect("accepted");
+    drop((stream, second));
+    let mut peer = setup.greet_later(CONNACK_PRESENT);
+    let packets = peer.received();
+    let kinds: Vec<u8> = [packets[0], packets[usize::from(packets[1]) + 2]].into();
+    assert_eq!(kinds, [0x82, 0xA2], "{packets:02x?}");
+    assert_eq!(packets.len(), 13 + 8);
 }
 
 #[test]
