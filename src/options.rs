@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::authenticator::Authenticator;
 use crate::clock::{Clock, LocalBoxFuture, SystemClock};
 use crate::codec::Place;
+use crate::codec::connect::fits_3_1;
 use crate::error::{Doing, Error, Result};
 use crate::message::{Message, Qos, check_topic, whole_seconds};
 use crate::properties::Properties;
@@ -547,12 +548,12 @@ impl Options {
         }
     }
 
-    /// The oldest version that can express our CONNECT. 3.1 has client identifiers of 1 to 23 characters (MQTT
-    /// 3.1, section 3.1).
+    /// The oldest version that can express our CONNECT.
     pub(crate) fn oldest(&self) -> Version {
-        match self.config.client_id.chars().count() {
-            1..=23 => Version::V3_1,
-            _ => Version::V3_1_1,
+        if fits_3_1(&self.config.client_id) {
+            Version::V3_1
+        } else {
+            Version::V3_1_1
         }
     }
 
@@ -580,7 +581,7 @@ impl Options {
     pub(crate) fn check(&self) -> Result<()> {
         let id = &self.config.client_id;
         match self.config.version {
-            Version::V3_1 if id.is_empty() || id.chars().count() > 23 => {
+            Version::V3_1 if !fits_3_1(id) => {
                 return Err(Error::misuse(
                     "MQTT 3.1 wants a client id of 1 to 23 characters",
                 ));

@@ -94,7 +94,7 @@ fn each_scheme_has_its_port_and_a_websocket_its_path() {
         let endpoint = Endpoint::parse(url).expect(url);
         assert_eq!(endpoint.scheme(), scheme, "{url}");
         assert_eq!(endpoint.port(), port, "{url}");
-        assert_eq!(endpoint.target(), target, "{url}");
+        assert_eq!(endpoint.path_and_query(), target, "{url}");
         assert_eq!(endpoint.to_string(), shown, "{url}");
         assert_eq!(format!("{endpoint:?}"), shown, "{url}");
     }

@@ -17,6 +17,11 @@ pub use super::connack::Connack;
 /// The longest client identifier of MQTT 3.1, in characters (MQTT 3.1, section 3.1).
 const MAX_CLIENT_ID_3_1: usize = 23;
 
+/// Whether MQTT 3.1 can express this client identifier.
+pub(crate) fn fits_3_1(client_id: &str) -> bool {
+    (1..=MAX_CLIENT_ID_3_1).contains(&client_id.chars().count())
+}
+
 /// The connect flags (MQTT 5, section 3.1.2.3).
 mod flag {
     pub(super) const RESERVED: u8 = 0x01;
@@ -220,7 +225,7 @@ fn check_client_id(version: Version, client_id: &str, clean: bool) -> Result<(),
             "an empty client id stands without CleanSession",
         ),
         Version::V3_1_1 => return Ok(()),
-        Version::V3_1 if (1..=MAX_CLIENT_ID_3_1).contains(&client_id.chars().count()) => {
+        Version::V3_1 if fits_3_1(client_id) => {
             return Ok(());
         }
         Version::V3_1 => {

@@ -37,15 +37,13 @@ use super::limits::Limits;
 use super::outbox::Outbox;
 use super::record::Identity;
 use super::{Config, Login, SessionMode};
+use crate::codec::connect::fits_3_1;
 use crate::codec::{Connack, Connect, Disconnect, Packet, Place, Will};
 use crate::error::{Doing, Error, ErrorKind, Violation};
 use crate::message::Message;
 use crate::properties::{Properties, Property, PropertyList, short_text};
 use crate::reason::Reason;
 use crate::version::Version;
-
-/// The longest client identifier of MQTT 3.1, in characters (MQTT 3.1, section 3.1).
-const MAX_CLIENT_ID_3_1: usize = 23;
 
 /// What is sent with CONNECT and may differ at each attempt.
 #[derive(Clone, Default)]
@@ -481,7 +479,7 @@ fn check(
     match config.version {
         Version::V5_0 => return Ok(()),
         Version::V3_1_1 => {}
-        Version::V3_1 if (1..=MAX_CLIENT_ID_3_1).contains(&client_id.chars().count()) => {}
+        Version::V3_1 if fits_3_1(client_id) => {}
         Version::V3_1 => return misuse("MQTT 3.1 wants a client identifier of 1 to 23 characters"),
     }
     if login.is_some() {

@@ -324,7 +324,7 @@ impl Endpoint {
     }
 
     /// The path and the query of a WebSocket; else empty. It may hold a signature: better not logged.
-    pub fn target(&self) -> &str {
+    pub fn path_and_query(&self) -> &str {
         &self.target
     }
 

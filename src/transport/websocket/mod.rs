@@ -90,7 +90,7 @@ impl WebSocket {
     async fn request(&self, endpoint: &Endpoint) -> Result<Upgrade> {
         let request = Upgrade {
             host: host(endpoint),
-            target: endpoint.target().to_owned(),
+            target: endpoint.path_and_query().to_owned(),
             headers: self.headers.clone(),
         };
         match &self.rewrite {
