@@ -33,7 +33,8 @@ pub use file::FileStore;
 /// Keeps a session across the end of the process: see [`Options::store`](crate::Options::store).
 ///
 /// A store is a table from numbers to bytes: flash, a file, a database. Three methods, because the client
-/// asks for no more. It holds the state of one client, and only one client may use it at a time.
+/// asks for no more; a fourth is for a store whose drop waits. It holds the state of one client, and only one
+/// client may use it at a time.
 ///
 /// What a batch says counts together: after a crash either the whole batch is there or nothing of it, and
 /// never a later one without the earlier ones. A store that cannot do that keeps nothing exactly once.
@@ -62,8 +63,9 @@ pub trait Store {
     /// An error is final: the client hands over nothing more after it.
     fn poll_committed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>>;
 
-    /// The batch on its way was waited for long enough: the drop that follows is not to wait for it again.
-    #[doc(hidden)]
+    /// The batch on its way was waited for long enough, and the store is dropped next: that drop must not wait
+    /// for the disk again, because it would stop the application's thread. Does nothing by default, which
+    /// is right for a store whose drop never waits.
     fn give_up(&mut self) {}
 }
 
