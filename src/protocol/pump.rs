@@ -130,8 +130,8 @@ impl Protocol {
         let mut emitted = false;
         loop {
             let mut idle = true;
-            // It marks the proof as asked for, also if PINGREQ may not leave now.
-            if publish_out.ask_for_proof(window) && !out.holds_back() {
+            // Only if PINGREQ may leave now: it marks the proof as asked for.
+            if !out.holds_back() && publish_out.ask_for_proof(window) {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids, out) {
