@@ -3,6 +3,7 @@
 //! A turn is bounded: at most [`ROUNDS`] reads and as many writes, then the others on the thread have
 //! theirs. All that a turn brings about leaves in as few writes as there are full buffers.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::dialogue::Dialogue;
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Doing, Error, ErrorKind};
 use crate::keeper::Keeper;
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
@@ -115,7 +116,7 @@ impl Connection {
         clock: &dyn Clock,
         keeper: &mut Keeper,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Next, Outcome> {
+    ) -> Result<Next, Outcome> {
         let read = self.read(now, shared, cx)?;
         shared.with(|state| {
             // Handlers may have called.
@@ -138,7 +139,7 @@ impl Connection {
             shared.with(|state| state.protocol.pump(now));
             keeper.poll(shared, cx).map_err(lost)?;
         }
-        let written = self.write(now, shared, cx).map_err(lost)?;
+        let written = self.write(now, shared, cx)?;
         // While it was written, there was room for more.
         let stored = keeper.poll(shared, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
@@ -162,7 +163,7 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Read, Outcome> {
+    ) -> Result<Read, Outcome> {
         let mut buffer = Buffer::take();
         let read = self.read_into(&mut buffer, now, shared, cx);
         self.reader.put_by(&mut buffer);
@@ -175,7 +176,7 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Read, Outcome> {
+    ) -> Result<Read, Outcome> {
         for _ in 0..ROUNDS {
             let (clogged, verifying) =
                 shared.with(|state| (state.protocol.is_clogged(), state.protocol.is_verifying()));
@@ -194,7 +195,11 @@ impl Connection {
             let count = match self.reader.poll_read(buffer, transport, cx) {
                 Poll::Pending => return Ok(Read::Idle),
                 Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(error)) => return Err(lost(Error::io(error, Doing::Connected))),
+                // As below.
+                Poll::Ready(Err(error)) if self.reader.is_amid(buffer) => {
+                    return Err(lost(Error::io(error, Doing::Connected)));
+                }
+                Poll::Ready(Err(error)) => return Err(broken(error, now)),
             };
             if count == 0 {
                 let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
@@ -203,7 +208,7 @@ impl Connection {
                 let end = if self.reader.is_amid(buffer) {
                     End::Otherwise
                 } else {
-                    End::ByBroker
+                    shared.with(|state| state.protocol.closed_at(now))
                 };
                 return Err(Outcome::Failed(error, end));
             }
@@ -218,12 +223,7 @@ impl Connection {
     }
 
     /// Gives the protocol every whole packet that is here.
-    fn feed(
-        &mut self,
-        now: Instant,
-        shared: &Shared,
-        buffer: &mut Buffer,
-    ) -> std::result::Result<(), Outcome> {
+    fn feed(&mut self, now: Instant, shared: &Shared, buffer: &mut Buffer) -> Result<(), Outcome> {
         loop {
             let input = self.reader.input(buffer);
             let (bytes, whole): (&[u8], Option<&Rc<Vec<u8>>>) = match &input {
@@ -241,7 +241,7 @@ impl Connection {
                 }
                 Ok::<_, Error>(step)
             });
-            let used = match step.map_err(failed)? {
+            let used = match step.map_err(|error| failed(error, now, shared))? {
                 Step::More { size } => {
                     if let Some(size) = size {
                         self.reader.expect(buffer, size);
@@ -265,7 +265,12 @@ impl Connection {
     ///
     /// # Errors
     /// The transport failed.
-    fn write(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<Next> {
+    fn write(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Result<Next, Outcome> {
         for _ in 0..ROUNDS {
             let chunk = shared.with(|state| {
                 state.protocol.pump(now);
@@ -287,23 +292,28 @@ impl Connection {
             });
             match poll {
                 Poll::Ready(Ok(0)) => {
-                    return Err(Error::new(ErrorKind::LinkLost, Doing::Connected));
+                    return Err(lost(Error::new(ErrorKind::LinkLost, Doing::Connected)));
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(Error::io(error, Doing::Connected)),
+                Poll::Ready(Err(error)) => return Err(broken(error, now)),
                 Poll::Pending => return self.flush(now, shared, cx).map(|()| Next::WhenWoken),
             }
         }
         self.flush(now, shared, cx).map(|()| Next::AtOnce)
     }
 
-    fn flush(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<()> {
+    fn flush(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Outcome> {
         if !shared.with(|state| state.protocol.needs_flush()) {
             return Ok(());
         }
         match self.transport.as_mut().poll_flush(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Err(error)) => Err(Error::io(error, Doing::Connected)),
+            Poll::Ready(Err(error)) => Err(broken(error, now)),
             Poll::Ready(Ok(())) => {
                 shared.with(|state| state.protocol.handle_flushed(now));
                 Ok(())
@@ -359,7 +369,7 @@ fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
 }
 
 /// Whether the user wants the connection to go on.
-fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
+fn stays(state: &State, now: Instant) -> Result<(), Outcome> {
     if state.wants_connection(now) {
         Ok(())
     } else {
@@ -368,10 +378,10 @@ fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
 }
 
 /// The protocol ends the connection. A broker that said goodbye may have meant a message of ours.
-fn failed(error: Error) -> Outcome {
+fn failed(error: Error, now: Instant, shared: &Shared) -> Outcome {
     let by_broker = matches!(error.kind(), ErrorKind::Disconnected { .. });
     let end = if by_broker {
-        End::ByBroker
+        shared.with(|state| state.protocol.closed_at(now))
     } else {
         End::Otherwise
     };
@@ -380,4 +390,17 @@ fn failed(error: Error) -> Outcome {
 
 fn lost(error: Error) -> Outcome {
     Outcome::Failed(error, End::Otherwise)
+}
+
+/// The transport failed. Who hangs up with bytes unread, as a broker does that wants no more of a message, sends a
+/// reset; so does a network. What the system says of the network alone is no reason to suspect a message.
+fn broken(error: io::Error, now: Instant) -> Outcome {
+    let end = match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => End::Broken(now),
+        _ => End::Otherwise,
+    };
+    Outcome::Failed(Error::io(error, Doing::Connected), end)
 }

@@ -131,7 +131,7 @@ impl Protocol {
         loop {
             let mut idle = true;
             // Only if PINGREQ may leave now: it marks the proof as asked for.
-            if !out.holds_back() && publish_out.ask_for_proof(window) {
+            if !out.holds_back() && publish_out.ask_for_proof(now, window) {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids, out) {
@@ -177,6 +177,7 @@ impl Protocol {
                 online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                 self.session.publish_in.poll_timeout(),
                 self.session.inheritance.poll_timeout(),
+                online.window.poll_timeout(),
                 online.stalled_until(),
             ]
             .into_iter()

@@ -36,6 +36,7 @@ impl PublishOut {
             stage: Stage::Pending,
             written: Written::Never,
             cuts: 0,
+            breaks: 0,
             stored: None,
         });
         self.pending.push_back(key);

@@ -149,6 +149,7 @@ impl PublishOut {
             stage,
             written,
             cuts: 0,
+            breaks: 0,
             stored: Some(Stored::earlier(renamed)),
         });
         match named {
@@ -188,6 +189,7 @@ impl PublishOut {
             },
             written: Written::InThisSession,
             cuts: 0,
+            breaks: 0,
             stored: Some(Stored::earlier(renamed)),
         });
         ids.occupy(id, Owner::PublishOut(key));
