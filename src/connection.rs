@@ -16,7 +16,7 @@ use crate::keeper::Keeper;
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
 use crate::shared::{Shared, State};
-use crate::transport::BoxedTransport;
+use crate::transport::{BoxedTransport, progress};
 
 /// Reads of one turn, and writes. At 64 KiB each that is half a megabyte, well below a millisecond.
 const ROUNDS: usize = 8;
@@ -117,6 +117,7 @@ impl Connection {
         keeper: &mut Keeper,
         cx: &mut Context<'_>,
     ) -> Result<Next, Outcome> {
+        let taken = progress::taken();
         let read = self.read(now, shared, cx)?;
         shared.with(|state| {
             // Handlers may have called.
@@ -140,6 +141,9 @@ impl Connection {
             keeper.poll(shared, cx).map_err(lost)?;
         }
         let written = self.write(now, shared, cx)?;
+        if progress::taken() != taken {
+            shared.with(|state| state.protocol.handle_progress(now));
+        }
         // While it was written, there was room for more.
         let stored = keeper.poll(shared, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.

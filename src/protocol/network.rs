@@ -46,6 +46,15 @@ impl Protocol {
         }
     }
 
+    /// Bytes that the transport took before have left it, if not all.
+    pub fn handle_progress(&mut self, now: Instant) {
+        if let Link::Online(online) = &mut self.link
+            && let Some(stalled) = &mut online.stalled
+        {
+            *stalled = now;
+        }
+    }
+
     /// The transport has flushed all that it took.
     pub fn handle_flushed(&mut self, now: Instant) {
         let progress = self.out.needs_flush();

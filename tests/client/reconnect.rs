@@ -703,6 +703,50 @@ fn what_the_broker_announced_can_be_read_while_there_is_a_connection() {
     assert!(setup.client.server_properties().is_none());
 }
 
+#[test]
+fn a_slow_link_that_takes_bytes_is_alive_with_and_without_frames() {
+    for framed in [false, true] {
+        let world = World::with_peers();
+        let network = world.network();
+        let options = options(&world).keep_alive(Duration::from_secs(60));
+        let options = match framed {
+            true => options.connector(Framed(network.clone())),
+            false => options,
+        };
+        let setup = Setup::start(world, options);
+        let (mut peer, connack) = match framed {
+            true => (setup.greet_framed(b"\x82\x05"), CONNACK),
+            false => (setup.greet(b""), CONNACK),
+        };
+        peer.send(connack);
+        assert!(setup.client.is_connected());
+        // 1,000 bytes per second, and nothing comes back.
+        network.send_buffer(1000);
+        let payload = vec![b'x'; 200_000];
+        drop(
+            setup
+                .client
+                .publish("t", payload, Qos::AtLeastOnce, Wait::None),
+        );
+        let mut taken = 0;
+        for second in 0..195 {
+            setup.world.advance(SECOND);
+            assert!(setup.client.is_connected(), "{framed}: {second} s");
+            taken += peer.received().len();
+        }
+        assert!(taken > 190_000, "{framed}: {taken}");
+        // What takes nothing any more is found dead as before.
+        network.stall();
+        drop(
+            setup
+                .client
+                .publish("t", vec![b'x'; 100_000], Qos::AtLeastOnce, Wait::None),
+        );
+        setup.world.advance(95 * SECOND);
+        assert!(!setup.client.is_connected(), "{framed}");
+    }
+}
+
 // A message over which the link breaks.
 
 /// A network on which MQTT is in the frames of a WebSocket, without the upgrade.
