@@ -27,7 +27,7 @@ pub(crate) struct Connection {
     reader: Reader,
     /// The authentication, if the user wants one.
     dialogue: Option<Dialogue>,
-    /// Whether input was left unused until CONNACK is believed.
+    /// Whether input was left unused until CONNACK is believed, or until the store keeps up.
     held: bool,
     /// Keys of inline handlers to call, kept to reuse its memory.
     calls: Vec<usize>,
@@ -238,8 +238,11 @@ impl Connection {
                 return Ok(());
             }
             let calls = &mut self.calls;
+            let mut waits = false;
             let step = shared.with(|state| {
+                let was_online = state.protocol.is_online();
                 let step = state.protocol.handle_input(now, bytes, whole)?;
+                waits = !was_online && state.protocol.is_clogged();
                 if let Step::Deliver { delivery, .. } = &step {
                     state.deliver(now, delivery, calls);
                 }
@@ -261,6 +264,11 @@ impl Connection {
             // A whole packet was in a buffer of its own, and is gone with it.
             if whole.is_none() {
                 self.reader.consume(buffer, used);
+            }
+            if waits {
+                // CONNACK was read nevertheless. What stands behind it would pile up with each connection.
+                self.held = true;
+                return Ok(());
             }
         }
     }

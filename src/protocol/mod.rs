@@ -234,9 +234,12 @@ impl Protocol {
     }
 
     /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
-    /// for: they must not pile up.
+    /// for: they must not pile up. Before CONNACK nothing comes that could.
     pub fn is_clogged(&self) -> bool {
-        self.out.is_clogged()
+        match self.link {
+            Link::Connecting(_) => false,
+            Link::Offline | Link::Online(_) | Link::Leaving(_) => self.out.is_clogged(),
+        }
     }
 
     /// How the connection ends that the other side closes now in order. No broker means to in the middle of

@@ -158,6 +158,9 @@ impl Protocol {
                 let Link::Online(online) = &mut self.link else {
                     return Ok(());
                 };
+                if self.out.is_clogged_by_store() {
+                    online.ping.handle_unread(now);
+                }
                 if let (Some(since), Some(end)) = (online.stalled, online.stalled_until())
                     && now >= end
                 {
