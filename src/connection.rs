@@ -3,6 +3,7 @@
 //! A turn is bounded: at most [`ROUNDS`] reads and as many writes, then the others on the thread have
 //! theirs. All that a turn brings about leaves in as few writes as there are full buffers.
 
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -10,12 +11,12 @@ use std::time::Instant;
 use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::dialogue::Dialogue;
-use crate::error::{Doing, Error, ErrorKind, Result};
+use crate::error::{Doing, Error, ErrorKind};
 use crate::keeper::Keeper;
 use crate::protocol::{Delivery, End, Step};
 use crate::reader::{Buffer, Input, Reader};
 use crate::shared::{Shared, State};
-use crate::transport::BoxedTransport;
+use crate::transport::{BoxedTransport, progress};
 
 /// Reads of one turn, and writes. At 64 KiB each that is half a megabyte, well below a millisecond.
 const ROUNDS: usize = 8;
@@ -26,7 +27,7 @@ pub(crate) struct Connection {
     reader: Reader,
     /// The authentication, if the user wants one.
     dialogue: Option<Dialogue>,
-    /// Whether input was left unused until CONNACK is believed.
+    /// Whether input was left unused until CONNACK is believed, or until the store keeps up.
     held: bool,
     /// Keys of inline handlers to call, kept to reuse its memory.
     calls: Vec<usize>,
@@ -115,7 +116,8 @@ impl Connection {
         clock: &dyn Clock,
         keeper: &mut Keeper,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Next, Outcome> {
+    ) -> Result<Next, Outcome> {
+        let taken = progress::taken();
         let read = self.read(now, shared, cx)?;
         // Handlers may have taken their time, and may have called.
         let now = clock.now();
@@ -141,7 +143,10 @@ impl Connection {
         }
         // So may a store. What is written now has its time from now on, a ping above all.
         let now = clock.now();
-        let written = self.write(now, shared, cx).map_err(lost)?;
+        let written = self.write(now, shared, cx)?;
+        if progress::taken() != taken {
+            shared.with(|state| state.protocol.handle_progress(now));
+        }
         // While it was written, there was room for more.
         let stored = keeper.poll(shared, cx).map_err(lost)?;
         // What was flushed now may be the last that a disconnect waited for, and nothing need come back.
@@ -167,7 +172,7 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Read, Outcome> {
+    ) -> Result<Read, Outcome> {
         let mut buffer = Buffer::take();
         let read = self.read_into(&mut buffer, now, shared, cx);
         self.reader.put_by(&mut buffer);
@@ -180,7 +185,7 @@ impl Connection {
         now: Instant,
         shared: &Shared,
         cx: &mut Context<'_>,
-    ) -> std::result::Result<Read, Outcome> {
+    ) -> Result<Read, Outcome> {
         for _ in 0..ROUNDS {
             let (clogged, verifying) =
                 shared.with(|state| (state.protocol.is_clogged(), state.protocol.is_verifying()));
@@ -199,7 +204,11 @@ impl Connection {
             let count = match self.reader.poll_read(buffer, transport, cx) {
                 Poll::Pending => return Ok(Read::Idle),
                 Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(error)) => return Err(lost(Error::io(error, Doing::Connected))),
+                // As below.
+                Poll::Ready(Err(error)) if self.reader.is_amid(buffer) => {
+                    return Err(lost(Error::io(error, Doing::Connected)));
+                }
+                Poll::Ready(Err(error)) => return Err(broken(error, now)),
             };
             if count == 0 {
                 let error = Error::new(ErrorKind::LinkLost, Doing::Connected);
@@ -208,7 +217,7 @@ impl Connection {
                 let end = if self.reader.is_amid(buffer) {
                     End::Otherwise
                 } else {
-                    End::ByBroker
+                    shared.with(|state| state.protocol.closed_at(now))
                 };
                 return Err(Outcome::Failed(error, end));
             }
@@ -225,12 +234,7 @@ impl Connection {
     }
 
     /// Gives the protocol every whole packet that is here.
-    fn feed(
-        &mut self,
-        now: Instant,
-        shared: &Shared,
-        buffer: &mut Buffer,
-    ) -> std::result::Result<(), Outcome> {
+    fn feed(&mut self, now: Instant, shared: &Shared, buffer: &mut Buffer) -> Result<(), Outcome> {
         loop {
             let input = self.reader.input(buffer);
             let (bytes, whole): (&[u8], Option<&Rc<Vec<u8>>>) = match &input {
@@ -241,14 +245,17 @@ impl Connection {
                 return Ok(());
             }
             let calls = &mut self.calls;
+            let mut waits = false;
             let step = shared.with(|state| {
+                let was_online = state.protocol.is_online();
                 let step = state.protocol.handle_input(now, bytes, whole)?;
+                waits = !was_online && state.protocol.is_clogged();
                 if let Step::Deliver { delivery, .. } = &step {
                     state.deliver(now, delivery, calls);
                 }
                 Ok::<_, Error>(step)
             });
-            let used = match step.map_err(failed)? {
+            let used = match step.map_err(|error| failed(error, now, shared))? {
                 Step::More { size } => {
                     if let Some(size) = size {
                         self.reader.expect(buffer, size);
@@ -265,6 +272,11 @@ impl Connection {
             if whole.is_none() {
                 self.reader.consume(buffer, used);
             }
+            if waits {
+                // CONNACK was read nevertheless. What stands behind it would pile up with each connection.
+                self.held = true;
+                return Ok(());
+            }
         }
     }
 
@@ -272,7 +284,12 @@ impl Connection {
     ///
     /// # Errors
     /// The transport failed.
-    fn write(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<Next> {
+    fn write(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Result<Next, Outcome> {
         for _ in 0..ROUNDS {
             let chunk = shared.with(|state| {
                 state.protocol.pump(now);
@@ -294,23 +311,28 @@ impl Connection {
             });
             match poll {
                 Poll::Ready(Ok(0)) => {
-                    return Err(Error::new(ErrorKind::LinkLost, Doing::Connected));
+                    return Err(lost(Error::new(ErrorKind::LinkLost, Doing::Connected)));
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(Error::io(error, Doing::Connected)),
+                Poll::Ready(Err(error)) => return Err(broken(error, now)),
                 Poll::Pending => return self.flush(now, shared, cx).map(|()| Next::WhenWoken),
             }
         }
         self.flush(now, shared, cx).map(|()| Next::AtOnce)
     }
 
-    fn flush(&mut self, now: Instant, shared: &Shared, cx: &mut Context<'_>) -> Result<()> {
+    fn flush(
+        &mut self,
+        now: Instant,
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Outcome> {
         if !shared.with(|state| state.protocol.needs_flush()) {
             return Ok(());
         }
         match self.transport.as_mut().poll_flush(cx) {
             Poll::Pending => Ok(()),
-            Poll::Ready(Err(error)) => Err(Error::io(error, Doing::Connected)),
+            Poll::Ready(Err(error)) => Err(broken(error, now)),
             Poll::Ready(Ok(())) => {
                 shared.with(|state| state.protocol.handle_flushed(now));
                 Ok(())
@@ -366,7 +388,7 @@ fn call(shared: &Shared, calls: &mut Vec<usize>, delivery: &Delivery<'_>) {
 }
 
 /// Whether the user wants the connection to go on.
-fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
+fn stays(state: &State, now: Instant) -> Result<(), Outcome> {
     if state.wants_connection(now) {
         Ok(())
     } else {
@@ -375,10 +397,10 @@ fn stays(state: &State, now: Instant) -> std::result::Result<(), Outcome> {
 }
 
 /// The protocol ends the connection. A broker that said goodbye may have meant a message of ours.
-fn failed(error: Error) -> Outcome {
+fn failed(error: Error, now: Instant, shared: &Shared) -> Outcome {
     let by_broker = matches!(error.kind(), ErrorKind::Disconnected { .. });
     let end = if by_broker {
-        End::ByBroker
+        shared.with(|state| state.protocol.closed_at(now))
     } else {
         End::Otherwise
     };
@@ -387,4 +409,17 @@ fn failed(error: Error) -> Outcome {
 
 fn lost(error: Error) -> Outcome {
     Outcome::Failed(error, End::Otherwise)
+}
+
+/// The transport failed. Who hangs up with bytes unread, as a broker does that wants no more of a message, sends a
+/// reset; so does a network. What the system says of the network alone is no reason to suspect a message.
+fn broken(error: io::Error, now: Instant) -> Outcome {
+    let end = match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => End::Broken(now),
+        _ => End::Otherwise,
+    };
+    Outcome::Failed(Error::io(error, Doing::Connected), end)
 }

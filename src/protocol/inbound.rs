@@ -137,7 +137,7 @@ impl Protocol {
             Packet::Pingresp => {
                 // One that nobody asked for is harmless, and proves nothing.
                 if online.ping.handle_pingresp(out) {
-                    window.handle_pingresp();
+                    window.handle_pingresp(now);
                 }
                 true
             }

@@ -70,6 +70,8 @@ pub use wish::{Identifier, Wish};
 
 pub use crate::properties::Remarks;
 
+use std::time::Instant;
+
 use connect::Handshake;
 use outbox::Outbox;
 use session::{Online, Session};
@@ -142,7 +144,10 @@ pub struct Losses {
 pub enum End {
     /// The broker closed it in order.
     ByBroker,
-    /// Anything else: the network, a timeout, ourselves.
+    /// It broke at this time. A network does that, and a broker that hangs up before it has read all that we
+    /// sent.
+    Broken(Instant),
+    /// Anything else: silence, a timeout, ourselves.
     Otherwise,
 }
 
@@ -229,9 +234,22 @@ impl Protocol {
     }
 
     /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
-    /// for: they must not pile up.
+    /// for: they must not pile up. Before CONNACK nothing comes that could.
     pub fn is_clogged(&self) -> bool {
-        self.out.is_clogged()
+        match self.link {
+            Link::Connecting(_) => false,
+            Link::Offline | Link::Online(_) | Link::Leaving(_) => self.out.is_clogged(),
+        }
+    }
+
+    /// How the connection ends that the other side closes now in order. No broker means to in the middle of
+    /// a message of ours, but one that does not want it may: that looks like a link that breaks.
+    pub fn closed_at(&self, now: Instant) -> End {
+        if self.session.publish_out.is_amid(&self.out) {
+            End::Broken(now)
+        } else {
+            End::ByBroker
+        }
     }
 
     /// Bytes that the transport has not taken.

@@ -39,9 +39,19 @@ impl Protocol {
         };
         if count > 0 {
             online.ping.handle_sent(now);
+            online.window.handle_taken(now, self.out.taken());
         }
         if count > 0 || online.stalled.is_none() {
             online.stalled = Some(now);
+        }
+    }
+
+    /// Bytes that the transport took before have left it, if not all.
+    pub fn handle_progress(&mut self, now: Instant) {
+        if let Link::Online(online) = &mut self.link
+            && let Some(stalled) = &mut online.stalled
+        {
+            *stalled = now;
         }
     }
 
@@ -95,21 +105,18 @@ impl Protocol {
 
     /// The connection ends, and waits that cannot go on without it end with an error of this kind.
     pub(super) fn end_link(&mut self, end: End, kind: &ErrorKind) {
-        let (online, blame) = match std::mem::replace(&mut self.link, Link::Offline) {
-            Link::Online(online) => (Some(online), end == End::ByBroker),
+        let (online, end) = match std::mem::replace(&mut self.link, Link::Offline) {
+            Link::Online(online) => (Some(online), end),
             // We had said good-bye, so it is no message's fault that the broker closed.
-            Link::Leaving(online) => (online, false),
-            Link::Offline | Link::Connecting(_) => (None, false),
+            Link::Leaving(online) => (online, End::Otherwise),
+            Link::Offline | Link::Connecting(_) => (None, End::Otherwise),
         };
         let taken = self.out.taken();
         if let Some(online) = online {
             let session = &mut self.session;
-            session.publish_out.disconnected(
-                &online.window,
-                blame,
-                &mut session.ids,
-                &mut self.out,
-            );
+            session
+                .publish_out
+                .disconnected(&online.window, end, &mut session.ids, &mut self.out);
             session.publish_in.disconnected();
             let ids = &mut session.ids;
             session.subscribing.disconnected(ids, &mut self.out);
@@ -151,11 +158,15 @@ impl Protocol {
                 let Link::Online(online) = &mut self.link else {
                     return Ok(());
                 };
+                if self.out.is_clogged_by_store() {
+                    online.ping.handle_unread(now);
+                }
                 if let (Some(since), Some(end)) = (online.stalled, online.stalled_until())
                     && now >= end
                 {
                     return Err(Error::new(ErrorKind::Silent(end - since), Doing::Connected));
                 }
+                online.window.handle_timeout(now);
                 if online.ping.is_due(now) {
                     // Nothing happened for the keep-alive: an idle client holds nothing.
                     self.session.shrink();

@@ -146,12 +146,20 @@ impl Outbox {
     /// Whether the peer takes our acknowledgements too slowly to be read from, or the store what they wait
     /// for: they must not pile up.
     pub(super) fn is_clogged(&self) -> bool {
-        let (gated, behind) = match &self.journal {
-            Some(journal) => (journal.gated() * ACKNOWLEDGEMENT, journal.is_clogged()),
-            None => (0, false),
-        };
+        self.is_clogged_by_peer() || self.is_clogged_by_store()
+    }
+
+    fn is_clogged_by_peer(&self) -> bool {
         let too_much = self.held.as_ref().is_some_and(|held| held.len() > HELD);
-        self.replies + gated > MARK || too_much || behind
+        self.replies > MARK || too_much
+    }
+
+    /// Whether it is the store that keeps the peer from being read from.
+    pub(super) fn is_clogged_by_store(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| {
+            let gated = journal.gated() * ACKNOWLEDGEMENT;
+            journal.is_clogged() || gated > 0 && self.replies + gated > MARK
+        })
     }
 
     /// Whether something may be encoded that can also wait.

@@ -84,6 +84,12 @@ impl Ping {
         }
     }
 
+    /// Nothing is read now, for a reason of ours: what the peer says meanwhile is not known, so it is not held
+    /// against it.
+    pub(super) fn handle_unread(&mut self, now: Instant) {
+        self.handle_received(now);
+    }
+
     /// PINGREQ was flushed.
     pub(super) fn handle_flushed(&mut self, now: Instant) {
         match self.state {
@@ -165,6 +171,15 @@ impl Ping {
                 let dead = self.dead(since);
                 dead.into_iter().chain(self.repeat()).min()
             }
+        }
+    }
+
+    /// The same while nothing is read: no answer is late.
+    pub(super) fn poll_timeout_unread(&self) -> Option<Instant> {
+        match self.state {
+            State::Idle => self.due(),
+            State::Queued { .. } => None,
+            State::Waiting { .. } => self.repeat(),
         }
     }
 

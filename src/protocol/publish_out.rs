@@ -86,8 +86,10 @@ struct Entry {
     wait: Option<(Wait, Token)>,
     stage: Stage,
     written: Written,
-    /// Connections that ended over this message.
+    /// Connections that the broker ended over this message.
     cuts: u8,
+    /// Connections in a row that broke over it.
+    breaks: u8,
     /// What the store has of it.
     stored: Option<Stored>,
 }
@@ -169,24 +171,28 @@ impl PublishOut {
             None => !self.pending.is_empty() && (self.named > 0 || ids.has_room()),
             Some(journal) => self.is_next_stored(journal),
         };
-        let held = self.suspects(window) && matches!(window.proof, Proof::None | Proof::Asked);
+        let held = window.is_on_trial() || window.is_unproven() && self.suspect(window).is_some();
         window.credit() > 0 && !held && (!window.replay.is_empty() || fresh)
     }
 
     /// The next message waits for a PINGRESP if the link was cut over it before. Returns whether it begins to,
     /// so that PINGREQ is to be sent: once per connection.
-    pub(super) fn ask_for_proof(&self, window: &mut Window) -> bool {
-        let asks = window.proof == Proof::None && self.suspects(window);
+    pub(super) fn ask_for_proof(&self, now: Instant, window: &mut Window) -> bool {
+        let asks = window.proof == Proof::None
+            && self
+                .suspect(window)
+                .is_some_and(|suspect| !suspect.is_doubtful() || window.has_lasted(now));
         if asks {
-            window.proof = Proof::Asked;
+            window.proof = Proof::Asked(now);
         }
         asks
     }
 
-    fn suspects(&self, window: &Window) -> bool {
-        let next = window.replay.front().or_else(|| self.pending.front());
-        next.and_then(|key| self.entries.get(*key))
-            .is_some_and(|entry| entry.cuts > 0)
+    /// The next message, if it is under suspicion.
+    fn suspect(&self, window: &Window) -> Option<&Entry> {
+        let next = window.replay.front().or_else(|| self.pending.front())?;
+        let next = self.entries.get(*next)?;
+        (next.cuts > 0 || next.is_doubtful()).then_some(next)
     }
 
     /// Sends the next message: first what is to be sent again, then what is new. One that the
@@ -258,6 +264,9 @@ impl PublishOut {
             from,
             to: out.total(),
         };
+        if entry.is_doubtful() {
+            window.try_alone(from);
+        }
         if let Some((Wait::Sent, _)) = entry.wait {
             out.when_flushed(OnFlush::Packet(id));
         }

@@ -131,8 +131,8 @@ impl Protocol {
         let mut emitted = false;
         loop {
             let mut idle = true;
-            // It marks the proof as asked for, also if PINGREQ may not leave now.
-            if publish_out.ask_for_proof(window) && !out.holds_back() {
+            // Only if PINGREQ may leave now: it marks the proof as asked for.
+            if !out.holds_back() && publish_out.ask_for_proof(now, window) {
                 ping.probe(out);
             }
             if out.has_room() && publish_out.wants_to_emit(window, ids, out) {
@@ -171,13 +171,15 @@ impl Protocol {
             Link::Offline | Link::Leaving(_) => None,
             Link::Connecting(handshake) => handshake.poll_timeout(),
             Link::Online(online) => [
-                online
-                    .ping
-                    .poll_timeout()
-                    .filter(|_| !self.out.holds_back()),
+                match self.out.is_clogged_by_store() {
+                    true => online.ping.poll_timeout_unread(),
+                    false => online.ping.poll_timeout(),
+                }
+                .filter(|_| !self.out.holds_back()),
                 online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                 self.session.publish_in.poll_timeout(),
                 self.session.inheritance.poll_timeout(),
+                online.window.poll_timeout(),
                 online.stalled_until(),
             ]
             .into_iter()

@@ -54,7 +54,7 @@ pub(super) struct Online {
     pub(super) ledger: Ledger,
     /// None if CONNECT named no authentication method.
     pub(super) auth: Option<Box<Authentication>>,
-    /// Since when the transport has neither taken nor flushed a byte although there are some.
+    /// Since when the transport has neither taken nor got rid of a byte although there are some.
     pub(super) stalled: Option<Instant>,
     /// Bytes of a packet above the limit that are still to be dropped.
     pub(super) skip: usize,

@@ -4,6 +4,7 @@ mod endpoint;
 mod network;
 #[cfg(all(feature = "testkit", any(feature = "proxy", feature = "websocket")))]
 pub mod probe;
+pub(crate) mod progress;
 #[cfg(feature = "proxy")]
 mod proxy;
 mod resolve;

@@ -106,6 +106,16 @@ impl Setup {
         peer
     }
 
+    /// Takes the next connection, on which a frame around CONNECT comes, and answers it with this frame.
+    #[track_caller]
+    pub(crate) fn greet_framed(&self, connack: &[u8]) -> Peer {
+        let mut peer = self.world.peer();
+        let connect = peer.received();
+        assert_eq!(connect.first(), Some(&0x82), "CONNECT is in a binary frame");
+        peer.send(connack);
+        peer
+    }
+
     /// Waits until the next attempt to connect, takes it and answers its CONNECT.
     #[track_caller]
     pub(crate) fn greet_later(&self, connack: &[u8]) -> Peer {

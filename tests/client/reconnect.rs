@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use coracle::testkit::{
-    Attempt, BrokerOptions, Cut, FakeClock, Kind, Peer, Rule, Then, When, World,
+    Attempt, BrokerOptions, Cut, FakeClock, Kind, Network, Peer, Rule, Then, When, World, probe,
 };
 use coracle::{
-    Blame, Clock, Doing, Endpoint, Error, ErrorKind, Event, Filters, LocalBoxFuture, Message,
-    Options, Qos, Reason, Session, Version, Wait,
+    Blame, BoxedTransport, Clock, Connector, Doing, Endpoint, Error, ErrorKind, Event, Filters,
+    LocalBoxFuture, Message, Options, Qos, Reason, Sent, Session, Version, Wait,
 };
 
 use crate::{
@@ -719,6 +719,226 @@ fn what_the_broker_announced_can_be_read_while_there_is_a_connection() {
     assert_eq!(setup.client.credit(), 6);
     peer.reset();
     assert!(setup.client.server_properties().is_none());
+}
+
+#[test]
+fn a_slow_link_that_takes_bytes_is_alive_with_and_without_frames() {
+    for framed in [false, true] {
+        let world = World::with_peers();
+        let network = world.network();
+        let options = options(&world).keep_alive(Duration::from_secs(60));
+        let options = match framed {
+            true => options.connector(Framed(network.clone())),
+            false => options,
+        };
+        let setup = Setup::start(world, options);
+        let (mut peer, connack) = match framed {
+            true => (setup.greet_framed(b"\x82\x05"), CONNACK),
+            false => (setup.greet(b""), CONNACK),
+        };
+        peer.send(connack);
+        assert!(setup.client.is_connected());
+        // 1,000 bytes per second, and nothing comes back.
+        network.send_buffer(1000);
+        let payload = vec![b'x'; 200_000];
+        drop(
+            setup
+                .client
+                .publish("t", payload, Qos::AtLeastOnce, Wait::None),
+        );
+        let mut taken = 0;
+        for second in 0..195 {
+            setup.world.advance(SECOND);
+            assert!(setup.client.is_connected(), "{framed}: {second} s");
+            taken += peer.received().len();
+        }
+        assert!(taken > 190_000, "{framed}: {taken}");
+        // What takes nothing any more is found dead as before.
+        network.stall();
+        drop(
+            setup
+                .client
+                .publish("t", vec![b'x'; 100_000], Qos::AtLeastOnce, Wait::None),
+        );
+        setup.world.advance(95 * SECOND);
+        assert!(!setup.client.is_connected(), "{framed}");
+    }
+}
+
+// A message over which the link breaks.
+
+/// A network on which MQTT is in the frames of a WebSocket, without the upgrade.
+struct Framed(Network);
+
+impl Connector for Framed {
+    fn connect(&self, endpoint: &Endpoint) -> LocalBoxFuture<io::Result<BoxedTransport>> {
+        let opening = self.0.open();
+        let endpoint = endpoint.clone();
+        Box::pin(async move { Ok(probe::frames(opening.await?, &endpoint)) })
+    }
+}
+
+/// The messages that a broker would have got, by their payload's first byte, and PINGREQ as `?`.
+fn heard(wire: &[u8]) -> String {
+    let mut heard = String::new();
+    let mut rest = wire;
+    while let [first, size, ..] = rest {
+        let (packet, behind) = rest.split_at(2 + usize::from(*size));
+        rest = behind;
+        heard.push(match first >> 4 {
+            3 => char::from(packet[7]),
+            12 => '?',
+            other => panic!("a packet of the type {other}"),
+        });
+    }
+    heard
+}
+
+#[test]
+fn a_message_over_which_the_broker_resets_six_times_fails_and_the_next_one_arrives() {
+    let (mut setup, mut peer) = Setup::connected_3();
+    drop(setup.client.publish("t", "a", Qos::AtLeastOnce, Wait::None));
+    drop(setup.client.publish("t", "b", Qos::AtLeastOnce, Wait::None));
+    // The first three may be anything.
+    for _ in 0..3 {
+        assert_eq!(heard(&peer.received()), "ab");
+        peer.reset();
+        peer = setup.greet_later(CONNACK_3_PRESENT);
+    }
+    for _ in 0..3 {
+        // A network that breaks every few seconds would show itself.
+        setup.world.advance(4 * SECOND);
+        peer.expect_nothing();
+        setup.world.advance(SECOND);
+        assert_eq!(heard(&peer.received()), "?");
+        peer.send(b"\xd0\x00");
+        // Alone, so that nothing else can be the cause.
+        assert_eq!(heard(&peer.received()), "a");
+        assert_eq!(setup.client.statistics().unfinished, 2);
+        peer.reset();
+        peer = setup.greet_later(CONNACK_3_PRESENT);
+    }
+    assert_eq!(heard(&peer.received()), "b");
+    peer.send(b"\x40\x02\x00\x02");
+    assert_eq!(setup.client.statistics().unfinished, 0);
+    let unpublished = setup.events().into_iter().find_map(|event| match event {
+        Event::Unpublished { error, .. } => Some(error),
+        _ => None,
+    });
+    let error = unpublished.expect("it was given up");
+    assert!(matches!(error.kind(), ErrorKind::LinkLost), "{error}");
+    assert_eq!(error.sent(), Sent::Maybe);
+}
+
+#[test]
+fn a_message_whose_body_the_broker_does_not_want_to_read_fails() {
+    for cut in [Cut::Close, Cut::Reset] {
+        let (setup, mut peer) = Setup::connected_3();
+        let network = setup.world.network();
+        network.send_buffer(1000);
+        let mut publishing = setup
+            .client
+            .publish("t", vec![b'a'; 5000], Qos::AtLeastOnce, Wait::Ack)
+            .timeout(Duration::from_secs(3600));
+        drop(setup.client.publish("t", "b", Qos::AtLeastOnce, Wait::None));
+        let mut count = 0;
+        loop {
+            setup.world.advance(5 * SECOND);
+            if peer.received() == b"\xc0\x00" {
+                peer.send(b"\xd0\x00");
+                peer.received();
+            }
+            if poll(&mut publishing).is_some() {
+                break;
+            }
+            count += 1;
+            assert!(count <= 6, "{cut:?}: it is sent again and again");
+            network.cut(cut);
+            peer = setup.greet_later(CONNACK_3_PRESENT);
+        }
+        peer.send(b"\x40\x02\x00\x02");
+        assert_eq!(setup.client.statistics().unfinished, 0, "{cut:?}");
+    }
+}
+
+#[test]
+fn a_message_over_which_the_broker_closes_the_websocket_fails() {
+    let world = World::with_peers();
+    let options = options(&world)
+        .version(Version::V3_1_1)
+        .connector(Framed(world.network()));
+    let setup = Setup::start(world, options);
+    let connack = [b"\x82\x04", CONNACK_3].concat();
+    let mut peer = setup.greet_framed(&connack);
+    let mut publishing = setup
+        .client
+        .publish("t", "a", Qos::AtLeastOnce, Wait::Ack)
+        .timeout(Duration::from_secs(3600));
+    let connack = [b"\x82\x04", CONNACK_3_PRESENT].concat();
+    for _ in 0..6 {
+        setup.world.advance(5 * SECOND);
+        peer.send(b"\x82\x02\xd0\x00");
+        setup.world.run_until_idle();
+        assert!(poll(&mut publishing).is_none());
+        // 1009: too big.
+        peer.send(b"\x88\x02\x03\xf1");
+        peer.close();
+        setup.until_attempt();
+        peer = setup.greet_framed(&connack);
+    }
+    let error = failure(poll(&mut publishing).expect("it was given up"));
+    assert!(matches!(error.kind(), ErrorKind::LinkLost), "{error}");
+}
+
+#[test]
+fn a_network_that_resets_every_few_seconds_costs_no_message() {
+    // A message takes 400 ms there and back, and a connection lasts for 0.8 s to 12 s on average.
+    for seed in 0..60 {
+        let world = World::with_peers();
+        let options = options(&world).version(Version::V3_1_1).seed(seed);
+        let setup = Setup::start(world, options);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mean = [2, 5, 12, 30][seed as usize % 4];
+        let mut peer = setup.greet(CONNACK_3);
+        let mut waits = Vec::new();
+        let mut acknowledged = 0;
+        for number in 0..400 {
+            if number % 4 == 0 {
+                let waiting = setup
+                    .client
+                    .publish("t", "a", Qos::AtLeastOnce, Wait::Ack)
+                    .timeout(Duration::from_secs(36_000));
+                waits.push(waiting);
+            }
+            // What it said 400 ms ago is answered.
+            let said = peer.received();
+            setup.world.advance(Duration::from_millis(400));
+            if random.usize(..mean) == 0 {
+                peer.reset();
+                peer = setup.greet_later(CONNACK_3_PRESENT);
+                continue;
+            }
+            let mut rest = &said[..];
+            while let [first, size, ..] = rest {
+                let (packet, behind) = rest.split_at(2 + usize::from(*size));
+                rest = behind;
+                match first >> 4 {
+                    3 => peer.send(&[0x40, 2, packet[5], packet[6]]),
+                    12 => peer.send(b"\xd0\x00"),
+                    other => panic!("a packet of the type {other}"),
+                }
+            }
+            waits.retain_mut(|waiting| match poll(waiting) {
+                Some(outcome) => {
+                    acknowledged += 1;
+                    outcome.unwrap_or_else(|error| panic!("{seed}, {number}: {error}"));
+                    false
+                }
+                None => true,
+            });
+        }
+        assert!(acknowledged > 50, "{seed}: {acknowledged}");
+    }
 }
 
 // The session.

@@ -820,3 +820,81 @@ fn no_message_is_dropped_where_that_makes_no_room() {
         (0, 2)
     );
 }
+
+/// PUBLISHes to `t` with these identifiers, of 8 KiB each.
+fn flood(identifiers: std::ops::Range<u16>) -> Vec<u8> {
+    let mut flood = Vec::new();
+    for identifier in identifiers {
+        flood.extend_from_slice(b"\x32\x86\x40\x00\x01t");
+        flood.extend_from_slice(&identifier.to_be_bytes());
+        flood.push(0);
+        flood.resize(flood.len() + 8192, b'x');
+    }
+    flood
+}
+
+/// Takes what has come. Returns how many.
+fn drain(stream: &mut Subscription) -> usize {
+    std::iter::from_fn(|| stream.try_next()).count()
+}
+
+#[test]
+fn a_store_that_hangs_ends_no_link_whose_broker_answers() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    peer.send(b"\x90\x04\x00\x01\x00\x02");
+    store.hold();
+    let mut got = 0;
+    for id in 1..=230 {
+        peer.send(&flood(id..id + 1));
+        got += drain(&mut stream);
+    }
+    assert!((128..150).contains(&got), "{got} are in memory");
+    let mut pings = 0;
+    for second in 0..600 {
+        setup.world.advance(SECOND);
+        assert!(setup.client.is_connected(), "{second} s");
+        let said = peer.received();
+        if said.ends_with(b"\xC0\x00") {
+            pings += 1;
+            peer.send(b"\xD0\x00");
+        }
+    }
+    assert!((9..=11).contains(&pings), "{pings} pings");
+    assert_eq!(drain(&mut stream), 0);
+    store.release();
+    setup.world.run_until_idle();
+    got += drain(&mut stream);
+    assert_eq!(got, 230);
+    let acknowledged = peer.received();
+    assert_eq!(acknowledged.len(), 230 * 4);
+    // A broker that falls silent is found as ever.
+    setup.world.advance(71 * SECOND);
+    assert!(!setup.client.is_connected());
+}
+
+#[test]
+fn a_store_that_hangs_keeps_nobody_from_connecting_and_lets_nothing_pile_up() {
+    let store = MemoryStore::new();
+    let (setup, mut peer) = live(&store, CONNACK);
+    let mut stream = subscribe(&setup, Acknowledge::OnReceipt);
+    peer.received();
+    peer.send(b"\x90\x04\x00\x01\x00\x02");
+    store.hold();
+    for id in 1..=256 {
+        peer.send(&flood(id..id + 1));
+        drain(&mut stream);
+    }
+    for _ in 0..5 {
+        peer.reset();
+        // It is seen when PINGREQ is to leave. What stands behind CONNACK waits.
+        peer = setup.greet_later(&[CONNACK_PRESENT, &flood(300..310)].concat());
+        assert!(setup.client.is_connected());
+        assert_eq!(drain(&mut stream), 0);
+    }
+    store.release();
+    setup.world.run_until_idle();
+    assert_eq!(drain(&mut stream), 10);
+}

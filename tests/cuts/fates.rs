@@ -218,7 +218,8 @@ impl Fates {
                     sum.zero_told_lost += usize::from(matches!(told, Told::Failed(_)));
                 }
                 // Who cannot be told from a broker that hangs up on this message three times: it has left
-                // whole, and the end came in order, without any acknowledgement, right behind a PINGRESP.
+                // whole, and the end came in order, without any acknowledgement, right behind a PINGRESP. Or
+                // whose link broke six times in a row over it, which is far rarer.
                 (qos, Told::Failed(error), times)
                     if matches!(error.kind(), ErrorKind::LinkLost)
                         && error.sent() == Sent::Maybe

@@ -7,6 +7,7 @@ mod every_property;
 mod exchange;
 mod ground;
 mod half_open;
+mod oversize;
 mod programs;
 mod requests;
 mod restarts;

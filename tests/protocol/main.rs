@@ -279,6 +279,11 @@ impl Scene {
         self.end(End::ByBroker);
     }
 
+    /// It breaks, as it does when a broker hangs up with bytes of ours unread.
+    fn breaks(&mut self) {
+        self.end(End::Broken(self.now));
+    }
+
     fn end(&mut self, end: End) {
         self.protocol.disconnected(end);
         self.input.clear();

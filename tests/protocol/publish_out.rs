@@ -1020,6 +1020,144 @@ fn a_message_that_did_not_leave_whole_is_not_to_blame() {
     });
 }
 
+/// The link breaks so often over the message "a", which is the only one, that it is under suspicion.
+fn make_doubtful(scene: &mut Scene) -> Token {
+    let token = scene.publish(Qos::AtLeastOnce, b"a", Wait::Ack);
+    scene.wire.clear();
+    for _ in 0..3 {
+        scene.breaks();
+        scene.wire.clear();
+        scene.open_with(PRESENT_5);
+    }
+    token
+}
+
+/// A connection that lasts and answers, so that the suspect leaves.
+fn last_and_prove(scene: &mut Scene) {
+    scene.wait(4);
+    scene.sends_nothing();
+    scene.wait(1);
+    scene.sends(&[PINGREQ]);
+    scene.receive(PINGRESP);
+}
+
+#[test]
+fn a_message_over_which_the_link_breaks_six_times_in_a_row_fails() {
+    play_online(&v5(), |scene| {
+        let bad = make_doubtful(scene);
+        let good = scene.publish(Qos::AtLeastOnce, b"b", Wait::Ack);
+        for _ in 0..3 {
+            scene.goes_on(bad);
+            last_and_prove(scene);
+            // Alone.
+            scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+            scene.breaks();
+            scene.open_with(PRESENT_5);
+        }
+        scene.fails_with(
+            bad,
+            Sent::Maybe,
+            "publish: the link was lost (perhaps sent)",
+        );
+        scene.sends(&[b"\x32\x07\0\x01t\0\x02\0b"]);
+        scene.receive(b"\x40\x02\0\x02");
+        scene.is_acknowledged(good, Reason::SUCCESS);
+    });
+}
+
+#[test]
+fn a_message_is_not_to_blame_for_a_link_that_breaks_elsewhere_too() {
+    play_online(&v5(), |scene| {
+        let token = make_doubtful(scene);
+        for _ in 0..5 {
+            scene.wait(4);
+            scene.sends_nothing();
+            scene.breaks();
+            for _ in 0..3 {
+                scene.open_with(PRESENT_5);
+                scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+                scene.breaks();
+            }
+            scene.open_with(PRESENT_5);
+            // It breaks before PINGRESP.
+            scene.wait(5);
+            scene.sends(&[PINGREQ]);
+            scene.breaks();
+            for _ in 0..3 {
+                scene.open_with(PRESENT_5);
+                scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+                scene.breaks();
+            }
+            scene.open_with(PRESENT_5);
+        }
+        scene.goes_on(token);
+    });
+}
+
+#[test]
+fn a_message_is_not_to_blame_for_a_link_that_breaks_later() {
+    play_online(&v5(), |scene| {
+        let token = make_doubtful(scene);
+        let other = scene.publish(Qos::AtLeastOnce, b"b", Wait::Ack);
+        for round in 0..5 {
+            last_and_prove(scene);
+            scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+            // A broker that refuses it would have hung up.
+            scene.wait(1);
+            let first = if round == 0 { 0x32 } else { 0x3A };
+            let other = &[first, 7, 0, 1, b't', 0, 2, 0, b'b'];
+            scene.sends(&[other]);
+            scene.breaks();
+            for _ in 0..3 {
+                scene.open_with(PRESENT_5);
+                scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a", b"\x3A\x07\0\x01t\0\x02\0b"]);
+                scene.breaks();
+            }
+            scene.open_with(PRESENT_5);
+        }
+        scene.goes_on(token);
+        scene.goes_on(other);
+    });
+}
+
+#[test]
+fn a_message_of_which_no_byte_left_is_not_to_blame() {
+    play_online(&v5(), |scene| {
+        let token = make_doubtful(scene);
+        for _ in 0..10 {
+            scene.wait(5);
+            scene.takes = 0;
+            scene.receive(PINGRESP);
+            scene.breaks();
+            scene.open_with(PRESENT_5);
+            scene.wire.clear();
+        }
+        scene.goes_on(token);
+    });
+}
+
+#[test]
+fn a_message_that_is_sent_alone_holds_back_no_qos_0_and_no_request() {
+    play_online(&v5(), |scene| {
+        let token = make_doubtful(scene);
+        last_and_prove(scene);
+        scene.sends(&[b"\x3A\x07\0\x01t\0\x01\0a"]);
+        scene.publish(Qos::AtLeastOnce, b"b", Wait::None);
+        scene.publish_0(b"x", Wait::None);
+        scene.subscribe(&["f"], Qos::AtMostOnce, Wait::None);
+        let mut wire = std::mem::take(&mut scene.wire);
+        let subscribe = b"\x82\x07\0\x02\0\0\x01f\0";
+        let id = wire.windows(2).rposition(|pair| pair == b"\x82\x07");
+        let id = id.expect("SUBSCRIBE") + 3;
+        wire[id] = 2;
+        assert_eq!(wire, [&b"\x30\x05\0\x01t\0x"[..], subscribe].concat());
+        // Its acknowledgement lets the others go.
+        scene.receive(b"\x40\x02\0\x01");
+        scene.is_acknowledged(token, Reason::SUCCESS);
+        assert_eq!(scene.wire.first(), Some(&0x32));
+    });
+}
+
 #[test]
 fn our_own_good_bye_blames_no_message() {
     play_online(&v5(), |scene| {

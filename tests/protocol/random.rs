@@ -562,10 +562,10 @@ impl World {
         // Some of what is on its way still arrives.
         let wire = self.random.usize(..=self.scene.wire.len());
         self.deliver_to_broker(wire);
-        let end = if self.random.u8(..3) == 0 {
-            End::ByBroker
-        } else {
-            End::Otherwise
+        let end = match self.random.u8(..3) {
+            0 => End::ByBroker,
+            1 => End::Broken(self.scene.now),
+            _ => End::Otherwise,
         };
         self.drop_link(end);
     }

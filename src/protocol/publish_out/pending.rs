@@ -44,6 +44,7 @@ impl PublishOut {
             stage: Stage::Pending,
             written: Written::Never,
             cuts: 0,
+            breaks: 0,
             stored: None,
         });
         self.pending.push_back(key);

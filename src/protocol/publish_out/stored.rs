@@ -170,6 +170,7 @@ impl PublishOut {
             stage,
             written,
             cuts: 0,
+            breaks: 0,
             stored: Some(Stored::earlier(renamed)),
         });
         match named {
@@ -205,6 +206,7 @@ impl PublishOut {
             },
             written: Written::InThisSession,
             cuts: 0,
+            breaks: 0,
             stored: Some(Stored::earlier(renamed)),
         });
         ids.occupy(id, Owner::PublishOut(key));

@@ -14,7 +14,7 @@ use futures_rustls::rustls::pki_types::ServerName;
 
 use super::identity::{Identity, Shown};
 use super::obstacle::obstacle;
-use crate::transport::BoxedTransport;
+use crate::transport::{BoxedTransport, progress};
 
 /// What is encrypted at a time: as much as rustls takes at once, four full records. Of more it makes a
 /// second write, for a rest that may be a few bytes; left with the caller, the rest goes with what follows.
@@ -109,6 +109,14 @@ impl Below {
     }
 }
 
+/// What rustls holds leaves, which cannot be seen above it.
+fn note(poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(count)) = poll {
+        progress::took(count);
+    }
+    poll
+}
+
 impl AsyncRead for Below {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -135,7 +143,7 @@ impl AsyncWrite for Below {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.inner.as_mut().poll_write(cx, bytes)
+        note(self.inner.as_mut().poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -143,7 +151,7 @@ impl AsyncWrite for Below {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.inner.as_mut().poll_write_vectored(cx, slices)
+        note(self.inner.as_mut().poll_write_vectored(cx, slices))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -211,7 +219,7 @@ impl AsyncWrite for Secured {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::task::Waker;
 
     use futures_lite::AsyncReadExt;
@@ -377,6 +385,35 @@ mod tests {
         // It was woken for the rest.
         assert_eq!(block_on(stream.read(&mut byte)).expect("a byte"), 1);
         assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn what_leaves_while_a_flush_waits_is_counted() {
+        let broker = Rc::new(broker(config(Asks::Nothing, TlsVersion::V1_3)));
+        let connecting = connector();
+        let near = Box::pin(Near(Rc::clone(&broker)));
+        let mut stream = block_on(connecting.secure(near, &endpoint())).expect("TLS");
+        let mut cx = Context::from_waker(Waker::noop());
+        broker.waits_from.set(0);
+        let poll = stream.as_mut().poll_write(&mut cx, &[0; AT_ONCE]);
+        assert!(
+            matches!(poll, Poll::Ready(Ok(count)) if count > 1000),
+            "{poll:?}"
+        );
+        for writes in 1..4 {
+            let before = progress::taken();
+            let poll = stream.as_mut().poll_flush(&mut cx);
+            assert!(poll.is_pending());
+            assert_eq!(progress::taken(), before, "nothing left");
+            // One record.
+            broker.waits_from.set(broker.writes.get() + 1);
+            let poll = stream.as_mut().poll_flush(&mut cx);
+            assert!(poll.is_pending(), "{writes}");
+            assert!(progress::taken() > before, "{writes}");
+            let mut connection = broker.connection.borrow_mut();
+            let got = connection.reader().read(&mut [0; AT_ONCE]);
+            assert!(got.is_ok_and(|count| count > 1000), "{writes}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Frames {
     fn over(&self) -> io::Error {
         match self.unpack.end() {
             Some(End::Failed(obstacle)) => obstacle.clone().into(),
+            Some(End::Refused(obstacle)) => refused(obstacle),
             Some(End::Closed) => {
                 Obstacle::new(Step::WebSocket, Arc::clone(&self.host), Cause::Ended).into()
             }
@@ -82,6 +83,11 @@ impl Frames {
     fn failed(&self, error: &io::Error) -> io::Error {
         Obstacle::io(Step::WebSocket, &self.host, error).into()
     }
+}
+
+/// The other side hung up and said why: 1009 for example, if a message is too big for it.
+fn refused(obstacle: &Obstacle) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, obstacle.clone())
 }
 
 impl AsyncRead for Frames {
@@ -100,6 +106,7 @@ impl AsyncRead for Frames {
             match this.unpack.end() {
                 Some(End::Closed) => return Poll::Ready(Ok(0)),
                 Some(End::Failed(obstacle)) => return Poll::Ready(Err(obstacle.clone().into())),
+                Some(End::Refused(obstacle)) => return Poll::Ready(Err(refused(obstacle))),
                 None => {}
             }
             match ready!(this.poll_wire(cx, buffer)) {
@@ -430,7 +437,12 @@ mod tests {
         ] {
             let (received, ending, answers) = run(&frame(0x88, payload), false);
             let text = format!("WebSocket with broker.example: {said}");
-            assert_eq!(ending, Ending::Fails(io::ErrorKind::InvalidData, text));
+            // Half a code is a broken rule, the others say that the connection is over.
+            let kind = match payload {
+                [_] => io::ErrorKind::InvalidData,
+                _ => io::ErrorKind::ConnectionAborted,
+            };
+            assert_eq!(ending, Ending::Fails(kind, text));
             assert_eq!(
                 (&received[..], answers),
                 (&[][..], vec![(0x88, answer.to_vec())])

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use soketto::base::{Codec, Header, OpCode};
 
-use crate::transport::Transport;
+use crate::transport::{Transport, progress};
 
 /// Bytes of MQTT in one frame. Where more bytes per write stop to pay, and it bounds the buffer.
 const FRAME: usize = 64 * 1024;
@@ -154,7 +154,10 @@ impl Pack {
         {
             match ready!(inner.as_mut().poll_write(cx, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.taken += count,
+                count => {
+                    self.taken += count;
+                    progress::took(count);
+                }
             }
             self.unflushed = true;
         }

@@ -90,6 +90,8 @@ enum Message {
 pub(super) enum End {
     /// As a stream of bytes ends.
     Closed,
+    /// By a Close with the code of an error.
+    Refused(Obstacle),
     Failed(Obstacle),
 }
 
@@ -272,7 +274,7 @@ impl Unpack {
                     let text = String::from_utf8_lossy(text);
                     said.push_str(&text.replace(char::is_control, "\u{FFFD}"));
                 }
-                End::Failed(self.obstacle(Cause::Rules(said.into())))
+                End::Refused(self.obstacle(Cause::Rules(said.into())))
             }
         });
     }

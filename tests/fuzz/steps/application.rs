@@ -212,7 +212,7 @@ pub(crate) fn act(rig: &mut Rig, input: &mut Input<'_>) {
         }
         0xD8..0xDC => rig.takers = input.below(3),
         0xDC..0xF8 => {
-            let ends = [End::ByBroker, End::Otherwise];
+            let ends = [End::ByBroker, End::Otherwise, End::Broken(rig.now)];
             rig.cut(input.pick(&ends));
             if input.once_in(16) {
                 rig.protocol.forget_session();
