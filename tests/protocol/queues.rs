@@ -850,6 +850,15 @@ impl Naive {
         true
     }
 
+    /// Whether something has expired so shortly before that it may be there or not.
+    fn is_expiring(&self, now: u128) -> bool {
+        let mut all = self.queue.iter().chain(&self.line);
+        all.any(|mine| {
+            mine.expires
+                .is_some_and(|end| (now.saturating_sub(110)..=now).contains(&end))
+        })
+    }
+
     fn pass(&mut self, now: u128, bound: usize) {
         for list in [&mut self.queue, &mut self.line] {
             let late = |mine: &mut Mine| mine.expires.is_some_and(|end| end < now);
@@ -901,9 +910,11 @@ proptest! {
                     scene.turn();
                 }
                 Act::Pass(seconds) => {
-                    // Longer than what expires may stay unnoticed.
-                    let span = Duration::from_millis(1000 * seconds + 150);
-                    scene.pass(span).expect("there is no link");
+                    scene.pass(Duration::from_secs(seconds)).expect("there is no link");
+                    // What expires may stay unnoticed for 100 ms.
+                    while models.iter().any(|it| it.is_expiring(milliseconds(&scene))) {
+                        scene.pass(Duration::from_millis(50)).expect("there is no link");
+                    }
                     let now = milliseconds(&scene);
                     models.iter_mut().for_each(|it| it.pass(now, bound));
                 }
