@@ -450,6 +450,9 @@ impl State {
         };
         while let Some((_, token)) = self.answers.held.pop_first() {
             if let Err(error) = self.send_request(token, &inbox) {
+                if let ErrorKind::Expired = error.kind() {
+                    self.statistics.expired += 1;
+                }
                 self.finish(token, Err(error));
             }
         }

@@ -119,10 +119,10 @@ impl Connection {
     ) -> Result<Next, Outcome> {
         let taken = progress::taken();
         let read = self.read(now, shared, cx)?;
-        // Handlers may have taken their time, and may have called.
-        let now = clock.now();
         shared.with(|state| {
-            state.catch_up(now);
+            // Handlers may have called, and may have taken their time: what they began has its time from now on.
+            // What is owed to us is judged by when the turn began, as the answer may lie there unread.
+            state.catch_up(clock.now());
             state.protocol.handle_timeout(now).map_err(lost)
         })?;
         let answered = match &mut self.dialogue {
@@ -141,7 +141,7 @@ impl Connection {
             shared.with(|state| state.protocol.pump(now));
             keeper.poll(shared, cx).map_err(lost)?;
         }
-        // So may a store. What is written now has its time from now on, a ping above all.
+        // What is written now has its time from now on too, a ping above all.
         let now = clock.now();
         let written = self.write(now, shared, cx)?;
         if progress::taken() != taken {
@@ -229,7 +229,7 @@ impl Connection {
             self.feed(now, shared, buffer)?;
         }
         // The last read may have brought the CONNACK, and more behind it.
-        self.held = shared.with(|state| state.protocol.is_verifying());
+        self.held |= shared.with(|state| state.protocol.is_verifying());
         Ok(Read::Busy)
     }
 

@@ -250,8 +250,9 @@ impl Options {
     /// Sets how long the broker may take to answer CONNECT; never longer than the keep-alive. Defaults
     /// to 10 s.
     ///
-    /// In an enhanced authentication each step has this time anew, the steps of the
-    /// [`Authenticator`] too; an exchange has at most 16 challenges.
+    /// In an enhanced authentication each step has this time anew, the steps of the [`Authenticator`] too; but
+    /// a step of the broker's and the next of ours share one keep-alive, because nothing else may be sent
+    /// before CONNACK. An exchange has at most 16 challenges.
     pub fn connack_timeout(mut self, timeout: Duration) -> Self {
         self.config.connack_timeout = timeout;
         self

@@ -11,8 +11,8 @@
 /// [`Statistics`](crate::Statistics) count it.
 ///
 /// A store is read when the driver first runs, and what an earlier process left in it counts. What was published
-/// before comes to the policy then: it stands in line, is dropped, or without a wait is an
-/// [`Event::Unpublished`](crate::Event::Unpublished) with [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull).
+/// before comes to the policy then: it stands in line (and is sent also if its future is dropped, because it was
+/// accepted), is dropped, or without a wait is an [`Event::Unpublished`](crate::Event::Unpublished) with [`ErrorKind::QueueFull`](crate::ErrorKind::QueueFull).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum WhenFull {

@@ -6,7 +6,7 @@ use super::expiry::Expiry;
 use super::outgoing::{LARGEST, check, check_properties, size_of};
 use super::publish_qos0::PublishQos0;
 use super::session::{Online, Session};
-use super::{Accepted, End, Link, Outgoing, Protocol, Subscription, Token, Wish};
+use super::{Accepted, End, Link, Outgoing, Protocol, SessionMode, Subscription, Token, Wish};
 use crate::codec::{Disconnect, Packet};
 use crate::error::{Doing, Error, ErrorKind};
 use crate::message::{Message, Qos};
@@ -195,23 +195,28 @@ impl Protocol {
             .unsubscribe(filters, properties, wait, order, &mut self.out);
     }
 
-    /// A subscriber is gone, and nobody else has these filters. Those that the broker was never asked for are
+    /// A subscriber is gone, and nobody else has these filters. Those that the broker cannot have are
     /// forgotten, so that calls which time out offline do not pile up; the others are unsubscribed.
     pub fn end_subscriber(&mut self, owner: usize, ended: &[Rc<str>]) {
         let session = &mut self.session;
-        for filter in session.subscribing.withdraw(owner, &mut self.out) {
-            let is_left = session.inheritance.has(&filter) || session.unsubscribing.names(&filter);
-            if !is_left {
-                session.subscribing.unstore(&filter, &mut self.out);
+        let withdrawn = session.subscribing.withdraw(owner, &mut self.out);
+        let (subscribing, unsubscribing) = (&session.subscribing, &session.unsubscribing);
+        // From an earlier process. Of a session without a store it is not known.
+        let is_old = |filter: &str| {
+            let unknown = self.config.session == SessionMode::Resume && !self.config.stored;
+            unknown || session.inheritance.has(filter)
+        };
+        for filter in withdrawn {
+            if !is_old(&filter) && !unsubscribing.names(&filter) {
+                subscribing.unstore(&filter, &mut self.out);
             }
         }
-        let asked: Vec<Rc<str>> = ended
-            .iter()
-            .filter(|filter| session.subscribing.may_have(filter))
-            .cloned()
-            .collect();
-        if !asked.is_empty() {
-            self.unsubscribe(&asked, Properties::new(), None);
+        let to_end = |filter: &&Rc<str>| {
+            subscribing.was_asked_for(filter) || (is_old(filter) && !unsubscribing.names(filter))
+        };
+        let filters: Vec<Rc<str>> = ended.iter().filter(to_end).cloned().collect();
+        if !filters.is_empty() {
+            self.unsubscribe(&filters, Properties::new(), None);
         }
     }
 

@@ -24,7 +24,8 @@ pub(super) enum Inheritance {
     Over,
     /// Its filters, before the first connection.
     Waiting(Vec<Rc<str>>),
-    /// Its filters, and until when they can be made again; none if for ever.
+    /// Its filters, and until when they can be made again; none if for ever, and when it has ended, for those
+    /// that were.
     Until(Option<Instant>, Vec<Rc<str>>),
 }
 
@@ -53,7 +54,7 @@ impl Inheritance {
         }
     }
 
-    /// Whether the broker may have `filter` from the earlier process. Then it ends with the others.
+    /// Whether the broker may have `filter` from the earlier process.
     pub(super) fn has(&self, filter: &str) -> bool {
         match self {
             Self::Waiting(filters) | Self::Until(_, filters) => {
@@ -76,14 +77,16 @@ impl Inheritance {
         self.poll_timeout().is_some_and(|end| end <= now)
     }
 
-    /// Ends it. Returns the filters that nobody made again.
+    /// Ends it. Returns the filters that nobody made again. Those that somebody has are remembered: a call for
+    /// one of them may end before it leaves, and then the broker has it all the same.
     pub(super) fn end(&mut self, subscribing: &Subscribing) -> Vec<Rc<str>> {
-        match std::mem::take(self) {
-            Self::Waiting(mut filters) | Self::Until(_, mut filters) => {
-                filters.retain(|filter| !subscribing.has(filter));
-                filters
-            }
-            Self::Over => Vec::new(),
-        }
+        let (Self::Waiting(filters) | Self::Until(_, filters)) = self else {
+            return Vec::new();
+        };
+        let (wanted, ended) = std::mem::take(filters)
+            .into_iter()
+            .partition(|filter| subscribing.has(filter));
+        *self = Self::Until(None, wanted);
+        ended
     }
 }

@@ -14,7 +14,7 @@
 //!                           PUBREL ──► remove ──► on disk ──► PUBCOMP              [MQTT-4.3.3-12]
 //!
 //!     filters               call ──► put: filter ──► on disk ──► SUBSCRIBE
-//!                           UNSUBACK, refused ──► remove           (nothing waits for it)
+//!                           UNSUBACK, refused, withdrawn ──► remove        (nothing waits for it)
 //! ```
 //!
 //! Changes gather in a batch while the one before is on its way, and each batch counts as a whole. So a

@@ -374,9 +374,11 @@ impl PublishOut {
                 ..
             }) => {
                 ids.release(*id);
-                let has_forgotten = answer.is_error() && !*resent;
-                let reason = if has_forgotten { answer } else { *reason };
-                (reason, std::mem::take(remarks))
+                let remarks = std::mem::take(remarks);
+                match answer.is_error() && !*resent {
+                    true => (answer, Remarks::NONE),
+                    false => (*reason, remarks),
+                }
             }
             Some(
                 Stage::Pending | Stage::Named { .. } | Stage::Sent { .. } | Stage::Unsettled { .. },

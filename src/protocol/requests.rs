@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!     push ──► queue ── sent ──► flights ── handle_answer ──► the machine
-//!                ▲                  │
-//!                └── disconnected ──┘
+//!               │ ▲                 │
+//!               │ └─ disconnected ──┘
+//!               └─ withdraw ──► gone, if no packet of its call has ever left
 //! ```
 
 use std::collections::VecDeque;

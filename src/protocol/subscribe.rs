@@ -5,6 +5,7 @@
 //!                  ▲    SUBSCRIBE     │     SUBACK    refused: the subscriber is told
 //!                  └──────────────────┘
 //!                   link lost: a new request with a new identifier (situation 14)
+//!     Queued ──► withdrawn: it has never left, and its subscriber is gone
 //! ```
 //!
 //! `active` outlives connections; when the broker lost the session it is asked for again, first of all.
@@ -288,8 +289,8 @@ impl Subscribing {
         filters
     }
 
-    /// Whether the broker may have `filter`, or come to have it.
-    pub(super) fn may_have(&self, filter: &str) -> bool {
+    /// Whether this process has asked the broker for `filter`, or is about to.
+    pub(super) fn was_asked_for(&self, filter: &str) -> bool {
         self.active.contains_key(filter)
             || self.requests.iter().any(|request| request.names(filter))
     }

@@ -137,7 +137,9 @@ impl Unsubscribing {
             && call.wait.is_some()
         {
             let before = std::mem::take(&mut call.own.remarks);
-            call.own.remarks = before.and(unsuback.properties);
+            let both = before.and(unsuback.properties);
+            // Of one call there may be many, each with a MiB.
+            call.own.remarks = Remarks::kept(both.list());
         }
         for ((filter, place), reason) in request.filters.iter().zip(reasons) {
             subscribing.requests.overtaken(filter, request.order);

@@ -158,9 +158,10 @@ impl Waiting {
                 }
                 (_, _) => {
                     // Not sent: what it says about is the subscription for the answers.
-                    let sent = match asked.stage {
-                        Stage::Held => asked.sent,
-                        Stage::Handed | Stage::Out => error.sent(),
+                    // It may be this sending that failed, and an earlier one that has left.
+                    let sent = match (asked.stage, error.sent()) {
+                        (Stage::Held, _) | (Stage::Handed | Stage::Out, Sent::No) => asked.sent,
+                        (Stage::Handed | Stage::Out, sent @ (Sent::Maybe | Sent::Yes)) => sent,
                     };
                     let error = error.while_doing(Doing::Requesting);
                     Settled::Over(Err(error.sent_as(sent)))

@@ -387,3 +387,34 @@ fn what_one_of_several_streams_took_comes_again_until_the_last_has_taken_it() {
         assert_eq!(text(&mut all), None);
     });
 }
+
+#[test]
+fn a_filter_of_the_earlier_process_is_unsubscribed_although_the_call_for_it_never_left() {
+    let memory = MemoryStore::new();
+    live(&memory, CONNACK, |setup, peer| {
+        let _stream = subscribe(setup, "a");
+        let request = peer.received();
+        peer.send(&[0x90, 4, request[2], request[3], 0, 2]);
+    });
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        // As many as may be unanswered at a time.
+        let _others: Vec<_> = (0..8)
+            .map(|nth| subscribe(setup, &format!("f{nth}")))
+            .collect();
+        let mut asked = Vec::new();
+        asked.extend(peer.received());
+        let late = setup.client.subscribe("a", Qos::ExactlyOnce, Wait::Ack);
+        let late = late.timeout(10 * SECOND);
+        // The earlier process's filters end meanwhile, but for those that somebody wants.
+        let error = setup.wait(late).expect_err("nobody answers");
+        assert!(matches!(error.kind(), ErrorKind::TimedOut(_)), "{error}");
+        while let [0x82, length, high, low, ..] = asked[..] {
+            peer.send(&[0x90, 4, high, low, 0, 2]);
+            asked.drain(..usize::from(length) + 2);
+        }
+        setup.world.run_until_idle();
+        let said = peer.received();
+        assert!(said.starts_with(b"\xa2\x06"), "{said:02x?}");
+        assert!(said.ends_with(b"\x00\x00\x01a"), "{said:02x?}");
+    });
+}

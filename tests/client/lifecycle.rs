@@ -834,3 +834,27 @@ fn a_ping_has_its_time_from_when_it_has_left_however_long_a_handler_took() {
     setup.world.advance(5 * SECOND);
     assert!(setup.client.is_connected());
 }
+
+#[test]
+fn a_slow_handler_does_not_hide_the_answer_to_a_ping_that_lies_behind_its_messages() {
+    let world = World::with_peers();
+    world.network().read_chunk(8);
+    let clock = world.clock();
+    let options = options(&world).keep_alive(10 * SECOND).ping_timeout(SECOND);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(CONNACK);
+    let _handle = now(setup.client.subscribe_inline(
+        ("t", Qos::AtMostOnce),
+        move |_| clock.advance(SECOND * 3 / 2),
+        Wait::None,
+    ));
+    peer.received();
+    setup.world.advance(10 * SECOND);
+    assert_eq!(peer.received(), b"\xC0\0");
+    // More than the reads of one turn.
+    let mut flood = b"\x30\x04\0\x01t\0".repeat(11);
+    flood.extend(b"\xD0\0");
+    peer.send(&flood);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+}

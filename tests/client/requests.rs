@@ -106,9 +106,37 @@ fn the_time_of_a_request_runs_from_the_call_on_wherever_it_waits() {
     let error = failure(now(stale));
     assert!(matches!(error.kind(), ErrorKind::Expired), "{error}");
     assert_eq!(error.sent(), Sent::No);
+    assert_eq!(setup.client.statistics().expired, 1);
     assert_eq!(usize::from(request[1]) + 2, request.len());
     peer.send(&answer(&correlation(&request), b'y'));
     assert_eq!(now(asked).expect("answered").payload(), b"y");
+}
+
+#[test]
+fn a_request_that_has_left_and_cannot_leave_again_may_have_been_served() {
+    let world = World::with_peers();
+    let options = options(&world)
+        .queue_bytes(100)
+        .when_full_qos0(coracle::WhenFull::DropNewest);
+    let setup = Setup::start(world, options);
+    let mut peer = setup.greet(CONNACK);
+    let asked = setup
+        .client
+        .request_message(Message::new("t", "x"), 60 * SECOND);
+    peer.expect(SUBSCRIBE);
+    peer.send(SUBACK);
+    peer.received();
+    peer.reset();
+    setup.world.run_until_idle();
+    // No room for it when it is to be sent again.
+    let full = setup
+        .client
+        .publish("f", vec![0; 100], Qos::AtMostOnce, Wait::None);
+    now(full).expect("the queue was empty");
+    setup.greet_later(CONNACK_PRESENT);
+    setup.world.advance(60 * SECOND);
+    let error = failure(now(asked));
+    assert_ne!(error.sent(), Sent::No, "{error}");
 }
 
 #[test]

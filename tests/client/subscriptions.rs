@@ -312,6 +312,20 @@ fn what_the_broker_was_asked_for_is_unsubscribed_although_a_later_call_never_lef
 }
 
 #[test]
+fn what_an_earlier_process_may_have_asked_for_is_unsubscribed_although_the_call_never_left() {
+    let world = World::with_peers();
+    let options = options(&world).session(coracle::Session::Resume);
+    let setup = Setup::start(world, options);
+    for _ in 0..10 {
+        let stream = setup.client.subscribe("t", AT_MOST_ONCE, Wait::None);
+        drop(now(stream).expect("accepted"));
+        setup.world.run_until_idle();
+    }
+    let mut peer = setup.greet(CONNACK_PRESENT);
+    peer.expect(b"\xa2\x06\x00\x01\x00\x00\x01t");
+}
+
+#[test]
 fn dropping_one_of_several_filters_keeps_those_that_another_handle_has() {
     let (setup, mut peer) = Setup::connected();
     let both = Filters::new("a", AT_MOST_ONCE).and("b", AT_MOST_ONCE);

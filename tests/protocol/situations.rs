@@ -751,6 +751,13 @@ fn situation_06_pubcomp_not_found_on_the_connection_of_the_pubrec_is_a_refusal()
         assert_eq!(error.reason(), Some(Reason::PACKET_IDENTIFIER_NOT_FOUND));
         assert_eq!(error.sent(), Sent::Yes);
         assert!(scene.protocol.is_drained());
+        // What PUBREC said is not why.
+        let token = scene.publish(Qos::ExactlyOnce, b"a", Wait::Ack);
+        scene.receive(b"\x50\x0A\0\x02\0\x06\x1F\0\x03yes");
+        scene.receive(b"\x70\x09\0\x02\x92\x05\x1F\0\x02no");
+        let said = scene.fails(token).properties();
+        assert_eq!(said.iter().count(), 1, "{said:?}");
+        assert_eq!(said.reason_string(), Some("no"));
     });
 }
 
