@@ -137,7 +137,7 @@ impl Protocol {
             Packet::Pingresp => {
                 // One that nobody asked for is harmless, and proves nothing.
                 if online.ping.handle_pingresp(out) {
-                    window.handle_pingresp(now);
+                    window.trial.handle_pingresp(now);
                 }
                 true
             }
@@ -147,7 +147,7 @@ impl Protocol {
             },
             // mosquitto up to 2.0 refuses a re-authentication so, where DISCONNECT should stand.
             Packet::Connack(connack) if connack.reason.is_error() && online.is_renewing() => {
-                online.window.acknowledged();
+                online.window.trial.acknowledged();
                 return Err(disconnected_by(connack.reason, connack.properties));
             }
             Packet::Connack(_) => {
@@ -197,7 +197,7 @@ fn handle_disconnect(disconnect: &Disconnect<'_>, online: &mut Online) -> Error 
         return Violation::protocol("MQTT-3.14.2-2", what).into();
     }
     if online.is_renewing() || !may_be_about_a_message(disconnect.reason) {
-        online.window.acknowledged();
+        online.window.trial.acknowledged();
     }
     disconnected_by(disconnect.reason, disconnect.properties)
 }

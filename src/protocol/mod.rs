@@ -31,6 +31,7 @@ mod publish_in;
 mod publish_out;
 mod publish_qos0;
 mod subscribe;
+mod trial;
 mod unsubscribe;
 
 // What they share.

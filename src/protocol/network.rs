@@ -39,7 +39,7 @@ impl Protocol {
         };
         if count > 0 {
             online.ping.handle_sent(now);
-            online.window.handle_taken(now, self.out.taken());
+            online.window.trial.handle_taken(now, self.out.taken());
         }
         if count > 0 || online.stalled.is_none() {
             online.stalled = Some(now);
@@ -166,7 +166,7 @@ impl Protocol {
                 {
                     return Err(Error::new(ErrorKind::Silent(end - since), Doing::Connected));
                 }
-                online.window.handle_timeout(now);
+                online.window.trial.handle_timeout(now);
                 if online.ping.is_due(now) {
                     // Nothing happened for the keep-alive: an idle client holds nothing.
                     self.session.shrink();

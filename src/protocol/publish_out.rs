@@ -43,7 +43,8 @@ use super::limits::Limits;
 use super::outbox::{OnFlush, Outbox};
 use super::outgoing::{OVERHEAD, carried, check};
 use super::packet_id::{Owner, PacketIds};
-use super::window::{Proof, Window};
+use super::trial::Proof;
+use super::window::Window;
 use super::{Done, Token};
 use crate::codec::Publish;
 use crate::codec::publish::{AckKind, Naming};
@@ -171,19 +172,20 @@ impl PublishOut {
             None => !self.pending.is_empty() && (self.named > 0 || ids.has_room()),
             Some(journal) => self.is_next_stored(journal),
         };
-        let held = window.is_on_trial() || window.is_unproven() && self.suspect(window).is_some();
+        let trial = &window.trial;
+        let held = trial.is_under_way() || trial.is_unproven() && self.suspect(window).is_some();
         window.credit() > 0 && !held && (!window.replay.is_empty() || fresh)
     }
 
     /// The next message waits for a PINGRESP if the link was cut over it before. Returns whether it begins to,
     /// so that PINGREQ is to be sent: once per connection.
     pub(super) fn ask_for_proof(&self, now: Instant, window: &mut Window) -> bool {
-        let asks = window.proof == Proof::None
+        let asks = window.trial.proof() == Proof::None
             && self
                 .suspect(window)
-                .is_some_and(|suspect| !suspect.is_doubtful() || window.has_lasted(now));
+                .is_some_and(|suspect| !suspect.is_doubtful() || window.trial.has_lasted(now));
         if asks {
-            window.proof = Proof::Asked(now);
+            window.trial.ask(now);
         }
         asks
     }
@@ -265,7 +267,7 @@ impl PublishOut {
             to: out.total(),
         };
         if entry.is_doubtful() {
-            window.try_alone(from);
+            window.trial.begin_alone(from);
         }
         if let Some((Wait::Sent, _)) = entry.wait {
             out.when_flushed(OnFlush::Packet(id));
@@ -385,7 +387,7 @@ impl PublishOut {
             )
             | None => return false,
         };
-        window.acknowledged();
+        window.trial.acknowledged();
         window.finished(Qos::ExactlyOnce);
         self.finish(key, reason, remarks, said, out);
         true
@@ -411,7 +413,7 @@ impl PublishOut {
             }
             Stage::Pending | Stage::Named { .. } | Stage::Released { .. } => return None,
         };
-        window.acknowledged();
+        window.trial.acknowledged();
         Some(id)
     }
 }

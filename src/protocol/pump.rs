@@ -179,7 +179,7 @@ impl Protocol {
                 online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
                 self.session.publish_in.poll_timeout(),
                 self.session.inheritance.poll_timeout(),
-                online.window.poll_timeout(),
+                online.window.trial.poll_timeout(),
                 online.stalled_until(),
             ]
             .into_iter()

@@ -12,7 +12,8 @@ use crate::protocol::End;
 use crate::protocol::limits::Limits;
 use crate::protocol::outbox::Outbox;
 use crate::protocol::packet_id::PacketIds;
-use crate::protocol::window::{Proof, Window};
+use crate::protocol::trial::Proof;
+use crate::protocol::window::Window;
 use crate::reason::Reason;
 
 /// Connections that the broker may close over one message before the message is given up.
@@ -211,12 +212,12 @@ impl Entry {
     /// up. Then it is nothing that a network does by chance, however often it breaks: its time for that is short,
     /// also for a large message that is long under way.
     fn is_blamed(&self, window: &Window, end: End, whole: bool) -> bool {
-        match (end, window.proof) {
+        match (end, window.trial.proof()) {
             (End::Otherwise, _) | (End::ByBroker | End::Broken(_), Proof::Progress) => false,
             (End::ByBroker, Proof::None | Proof::Asked(_)) => whole && self.cuts == 0,
             (End::ByBroker, Proof::Given(_)) => whole,
             (End::Broken(at), Proof::None | Proof::Asked(_) | Proof::Given(_)) => {
-                !self.is_doubtful() || window.ended_trial(at)
+                !self.is_doubtful() || window.trial.has_ended(at)
             }
         }
     }
