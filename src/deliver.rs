@@ -136,16 +136,20 @@ impl State {
     }
 
     /// A queue was full, and did this.
-    pub(crate) fn overflowed(&mut self, key: usize, push: Push) {
+    fn overflowed(&mut self, key: usize, push: Push) {
         match push {
             Push::Room => {}
             Push::Dropped(dropped) => self.fell_behind(key, dropped),
-            Push::End(queued) => self.end_overflowed(key, queued),
+            Push::End(queued) => {
+                self.statistics.dropped += 1;
+                self.discard(queued);
+                self.end_overflowed(key);
+            }
         }
     }
 
     /// A stream does not take its messages as fast as they come, and has lost these.
-    fn fell_behind(&mut self, key: usize, dropped: Vec<Queued>) {
+    pub(crate) fn fell_behind(&mut self, key: usize, dropped: Vec<Queued>) {
         for queued in dropped {
             self.statistics.dropped += 1;
             self.discard(queued);
@@ -159,10 +163,8 @@ impl State {
         }
     }
 
-    /// A stream ends, because there was no room for this message.
-    fn end_overflowed(&mut self, key: usize, queued: Queued) {
-        self.statistics.dropped += 1;
-        self.discard(queued);
+    /// A stream ends, because there was no room for a message.
+    pub(crate) fn end_overflowed(&mut self, key: usize) {
         let Some(subscriber) = self.router.subscribers.get_mut(key) else {
             return;
         };

@@ -53,14 +53,23 @@ pub struct Driver {
     keeper: Keeper,
     /// Whether another client has the store that the options name.
     lacks_store: bool,
-    /// Where the last connection led: there the session is.
-    home: Option<Endpoint>,
+    home: Home,
     /// The home to come back to if the broker that is tried does not let us in.
-    home_before: Option<Endpoint>,
-    /// The version of the session at home, if an earlier process began it and this one was not there yet.
-    spoken_at_home: Option<Version>,
+    home_before: Option<Home>,
     /// Where the attempt at hand leads.
     target: Option<Endpoint>,
+    /// The version of the session with which the attempt at hand goes on, if that is one of [`Home::spoken`].
+    goes_on_in: Option<Version>,
+}
+
+/// Where the session is.
+#[derive(Debug, Clone, Default)]
+struct Home {
+    /// Where the last connection led.
+    endpoint: Option<Endpoint>,
+    /// The version of the session there, if an earlier process began it and this one was not let in yet. It
+    /// says nothing of other brokers.
+    spoken: Option<Version>,
 }
 
 /// Ends every wait and stream when the driver is gone, however it went.
@@ -109,10 +118,10 @@ impl Driver {
             alarm: Alarm::default(),
             keeper: Keeper::new(store, options.storage.go_on),
             lacks_store,
-            home: None,
+            home: Home::default(),
             home_before: None,
-            spoken_at_home: None,
             target: None,
+            goes_on_in: None,
             options,
         }
     }
@@ -177,13 +186,14 @@ impl Driver {
             self.settle_at_target();
             self.home_before = None;
             self.routes.worked();
-            self.fallback.worked();
+            self.version_worked();
             self.reconnect.connection_ended(held);
         }
         match outcome {
             Outcome::Again => {
+                // For now: `home_before` stays known until this broker lets us in for good.
                 self.settle_at_target();
-                self.fallback.worked();
+                self.version_worked();
                 self.goodbye(&mut connection).await;
                 shared.with(|state| state.protocol.disconnected(End::Otherwise));
                 Next::Connect
@@ -218,8 +228,18 @@ impl Driver {
 
     /// The session is where the connection leads.
     fn settle_at_target(&mut self) {
-        self.home.clone_from(&self.target);
-        self.spoken_at_home = None;
+        self.home = Home {
+            endpoint: self.target.clone(),
+            spoken: None,
+        };
+    }
+
+    /// The broker has let us in.
+    fn version_worked(&mut self) {
+        match self.goes_on_in {
+            Some(version) => self.fallback.remember(version),
+            None => self.fallback.worked(),
+        }
     }
 
     /// Waits before the next attempt, unless the user wants something.

@@ -70,7 +70,7 @@ impl Fallback {
         }
     }
 
-    /// The next attempt leads to a session that was begun in this version.
+    /// A broker has let us in to a session that an earlier process began in this version.
     pub(crate) fn remember(&mut self, version: Version) {
         *self = Self::Settled(version);
     }

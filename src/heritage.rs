@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A subscriber has come when the program has its handle, or its handler was called: what only a subscribe had
-//! that failed nobody can have taken.
+//! that failed nobody can have taken. Until the first has come, the heritage itself holds the message in the store,
+//! beside the queues that have it: what these drop for want of room is not forgotten.
 //!
 //! A filter brings it to the program once: whoever subscribes to that again gets it no second time. Whoever comes
 //! with another filter after it was forgotten still gets it, from memory. Were it kept in the store for the sake of those
@@ -19,7 +20,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use crate::message::Message;
-use crate::protocol::{Kept, Restored};
+use crate::protocol::{Kept, Protocol, Restored};
 use crate::queue::{Push, Queued};
 use crate::router::{Inline, Sink};
 use crate::shared::State;
@@ -39,8 +40,8 @@ pub(crate) struct Heritage {
 struct Inherited {
     kept: Kept,
     message: Message,
-    /// How it was handed on. While it was not, it stays in the store for whoever comes first; then for those
-    /// who did not take it yet.
+    /// How it was handed on. Until the program has got it, it stays in the store for whoever comes first; then
+    /// for those who did not take it yet.
     passages: Vec<Passage>,
 }
 
@@ -70,13 +71,23 @@ impl Heritage {
 }
 
 impl Inherited {
-    /// The program has what this subscriber got.
-    fn reached(&mut self, key: usize) {
+    /// The program has what this subscriber got: from now on only those hold it who did not take it yet.
+    fn reached(&mut self, key: usize, protocol: &mut Protocol) {
+        let is_held = self.is_held();
         for passage in &mut self.passages {
             if passage.owner == Owner::Asked(key) {
                 passage.owner = Owner::Program;
             }
         }
+        if is_held && !self.is_held() {
+            protocol.let_go(self.kept);
+        }
+    }
+
+    /// Whether it is still for whoever comes first.
+    fn is_held(&self) -> bool {
+        let mut passages = self.passages.iter();
+        passages.all(|passage| passage.owner != Owner::Program)
     }
 
     /// Whether the program has got it through this filter.
@@ -117,9 +128,11 @@ impl State {
 
     /// The program has the handle of this subscriber.
     pub(crate) fn hand_over(&mut self, key: usize) {
-        if self.heritage.asked.remove(&key) {
+        if self.heritage.asked.remove(&key) && !self.heritage.messages.is_empty() {
+            // What its queue had no room for is forgotten now.
+            self.wake_driver();
             for inherited in &mut self.heritage.messages {
-                inherited.reached(key);
+                inherited.reached(key, &mut self.protocol);
             }
         }
     }
@@ -131,12 +144,8 @@ impl State {
             return;
         }
         for inherited in &mut self.heritage.messages {
-            let Inherited { kept, passages, .. } = inherited;
-            let before = passages.len();
+            let passages = &mut inherited.passages;
             passages.retain(|passage| passage.owner != Owner::Asked(key));
-            if passages.len() < before && passages.is_empty() {
-                self.protocol.hold(*kept);
-            }
         }
     }
 
@@ -149,44 +158,52 @@ impl State {
             return;
         };
         let owner = self.heritage.owner(key);
-        let mut lost = Vec::new();
+        let mut dropped = Vec::new();
+        let mut is_full = false;
         for inherited in &mut self.heritage.messages {
             let filters = inherited.matching(&subscriber.filters);
             if filters.iter().all(|filter| inherited.came_through(filter)) {
                 continue;
             }
-            let Inherited {
-                kept,
-                message,
-                passages,
-            } = inherited;
-            let message = message.clone();
+            let kept = inherited.kept;
+            let message = inherited.message.clone();
             match &mut subscriber.sink {
                 Sink::Stream(queue) => {
-                    self.protocol.hold(*kept);
                     let queued = Queued {
                         message,
                         receipt: None,
-                        kept: Some(*kept),
+                        kept: Some(kept),
                     };
                     match queue.push(queued) {
                         Push::Room => {}
-                        full @ (Push::Dropped(_) | Push::End(_)) => lost.push(full),
+                        Push::Dropped(some) => dropped.push(some),
+                        Push::End(queued) => {
+                            // The stream never has it, nor what follows: the next one does.
+                            self.loose.drop_later(Some(queued.message));
+                            is_full = true;
+                            break;
+                        }
                     }
+                    self.protocol.hold(kept);
                 }
                 Sink::Inline(_) => {
-                    self.protocol.hold(*kept);
-                    self.heritage.calls.push_back((key, *kept, message));
+                    self.protocol.hold(kept);
+                    self.heritage.calls.push_back((key, kept, message));
                 }
                 Sink::Answers => continue,
             }
-            if passages.is_empty() {
-                self.protocol.let_go(*kept);
+            let is_held = inherited.is_held();
+            let passages = filters.into_iter().map(|filter| Passage { filter, owner });
+            inherited.passages.extend(passages);
+            if is_held && !inherited.is_held() {
+                self.protocol.let_go(kept);
             }
-            passages.extend(filters.into_iter().map(|filter| Passage { filter, owner }));
         }
-        for full in lost {
-            self.overflowed(key, full);
+        for dropped in dropped {
+            self.fell_behind(key, dropped);
+        }
+        if is_full {
+            self.end_overflowed(key);
         }
     }
 
@@ -206,7 +223,7 @@ impl State {
                     // They are in the order in which they were kept.
                     let place = messages.binary_search_by(|inherited| inherited.kept.cmp(&kept));
                     if let Some(inherited) = place.ok().and_then(|place| messages.get_mut(place)) {
-                        inherited.reached(key);
+                        inherited.reached(key, &mut self.protocol);
                     }
                     return Some((key, inline, kept, message));
                 }
@@ -252,15 +269,10 @@ impl State {
     /// Nobody can come any more for what was inherited.
     pub(crate) fn disinherit(&mut self) {
         for inherited in std::mem::take(&mut self.heritage.messages) {
-            let Inherited {
-                kept,
-                message,
-                passages,
-            } = inherited;
-            if passages.is_empty() {
-                self.protocol.let_go(kept);
+            if inherited.is_held() {
+                self.protocol.let_go(inherited.kept);
             }
-            self.loose.drop_later(Some(message));
+            self.loose.drop_later(Some(inherited.message));
         }
     }
 }

@@ -89,23 +89,20 @@ impl Driver {
     /// Where the connection leads decides which session it goes on with.
     fn prepare(&mut self, attempt: &Attempt) -> Result<()> {
         self.options.check_will(&attempt.credentials)?;
-        let moved = self
-            .home
-            .as_ref()
-            .is_some_and(|home| !self.routes.are_one_broker(home, &attempt.endpoint));
+        let home = self.home.endpoint.as_ref();
+        let moved = home.is_some_and(|home| !self.routes.are_one_broker(home, &attempt.endpoint));
         let forgets = moved && !attempt.shares_sessions;
         if forgets && self.home_before.is_none() {
-            self.home_before.clone_from(&self.home);
+            self.home_before = Some(self.home.clone());
         }
         // What was spoken elsewhere says nothing of this broker.
-        if !forgets && let Some(version) = self.spoken_at_home.take() {
-            self.fallback.remember(version);
-        }
+        self.goes_on_in = self.home.spoken.filter(|_| !forgets);
+        let version = self.goes_on_in.unwrap_or_else(|| self.fallback.version());
         self.guard.0.with(|state| {
             if forgets {
                 state.protocol.forget_session();
             }
-            state.speak(self.fallback.version());
+            state.speak(version);
             state.endpoint = Some(self.options.told(&attempt.endpoint));
             if state.protocol.is_keeping() {
                 state.protocol.set_place(&attempt.endpoint.to_string());

@@ -53,7 +53,8 @@ impl Driver {
 
     /// CONNECT was sent, and the broker has not let us in.
     pub(super) fn not_let_in(&mut self, error: Error) -> Next {
-        if self.fallback.failed(&error) {
+        // A session goes on in its version or not at all, and that says nothing of other brokers.
+        if self.goes_on_in.is_none() && self.fallback.failed(&error) {
             let version = self.fallback.version();
             log::info!("{error}; MQTT {version} is tried next");
             self.note_failure(&error);
@@ -108,11 +109,11 @@ impl Driver {
     /// The broker that was tried did not let us in, or only to wipe: the session is where it was.
     pub(super) fn return_home(&mut self) {
         if let Some(home) = self.home_before.take() {
-            self.home = Some(home);
+            self.home = home;
         }
         self.guard.0.with(|state| {
             // While the session is forgotten, or it would be given up for the other version that was tried.
-            if let Some(version) = self.spoken_at_home {
+            if let Some(version) = self.home.spoken {
                 state.speak(version);
             }
             state.protocol.remember_session();

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::Driver;
+use super::{Driver, Home};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::protocol::Restored;
@@ -35,9 +35,8 @@ impl Driver {
         self.tell_restored(&restored, same_session);
         // Where it was cannot be compared with where it would be.
         let is_lost = home.is_none() && !self.options.places.share_sessions;
-        if identity.at_broker && restored.is_same_client && speaks && !is_lost {
-            self.spoken_at_home = Some(identity.version);
-        }
+        let goes_on = identity.at_broker && restored.is_same_client && speaks && !is_lost;
+        let spoken = goes_on.then_some(identity.version);
         let version = self.fallback.version();
         self.guard.0.with(|state| {
             // So that services have the form of their requests, before these are handed on.
@@ -46,11 +45,14 @@ impl Driver {
                 state.protocol.disown();
             }
             state.inherit(&mut restored);
-            if self.spoken_at_home.is_none() {
+            if spoken.is_none() {
                 state.speak(version);
             }
         });
-        self.home = home;
+        self.home = Home {
+            endpoint: home,
+            spoken,
+        };
         Ok(())
     }
 

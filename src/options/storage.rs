@@ -63,7 +63,8 @@ impl Options {
     ///   comes again to all of them.
     /// - Streams are not kept. Subscribe again, best before the driver runs: a message that matches no
     ///   subscription is acknowledged and dropped. What a subscribe that fails would have got waits for the
-    ///   next one. [`Options::take_timeout`] after the first connection what was not subscribed to again is
+    ///   next one, and so does what a stream with [`Overflow::End`] had no room for.
+    ///   [`Options::take_timeout`] after the first connection what was not subscribed to again is
     ///   unsubscribed, and what was left for it is forgotten.
     /// - `disconnect()` does not end the session at the broker; it ends when its
     ///   [`Options::session_expiry`] passes. Drop streams after it, not before: that unsubscribes.
@@ -78,6 +79,7 @@ impl Options {
     /// or 2: nothing is acknowledged that is not kept. So does a store that has not kept the last changes 5 s
     /// after the client was to end; `disconnect()` then ends with `Closed`. See [`Options::go_on_without_store`].
     ///
+    /// [`Overflow::End`]: crate::Overflow::End
     /// [`Session::Fresh`]: crate::Session::Fresh
     /// [`Session::Resume`]: crate::Session::Resume
     /// [`Session::None`]: crate::Session::None

@@ -16,12 +16,13 @@ use super::{Batch, Record, Store, StoreError, StoreErrorKind};
 /// else is refused, never believed. One thing cannot be told apart: after a crash, damage to the pages of the
 /// last transaction looks like a transaction that the crash interrupted, and the one before counts.
 ///
-/// **Threads.** Transactions are committed on one thread of the store, named `coracle-store`, which starts
-/// with the first batch and ends with the store. [`FileStore::open`] and [`Store::load`] block the thread that
-/// calls them, for as long as a small file takes to check and to read. Dropping the store blocks until the last
-/// batch is on disk and the file closed, but not longer than 5 s; a client that has waited for the batch in vain at
-/// its end does not wait again. Where the disk does not answer, the thread goes on alone, and the file stays locked
-/// until the disk answers or the process ends.
+/// **Threads.** Transactions are committed on one thread of the store, named `coracle-store`, which starts with
+/// the first batch and ends with the store; it closes the file, so without a batch it starts for that alone.
+/// [`FileStore::open`] and [`Store::load`] block the thread that calls them, for as long as a small file takes
+/// to check and to read. Dropping the store blocks until the last batch is on disk and the file closed, but not
+/// longer than 5 s; a client that has waited for the batch in vain at its end does not wait again. Where the
+/// disk does not answer, the thread goes on alone, and the file stays locked until the disk answers or the
+/// process ends.
 ///
 /// **Size.** The file begins with less than 100 KiB and grows with what is waiting in it. What was taken out
 /// leaves room that is used again. Opening it and dropping the store shrink it when it is larger than 1 MiB and

@@ -13,8 +13,9 @@
 //! `Failed` is final. A lock and a condition variable do no harm here: they are taken a few times per batch,
 //! never for a message, and nobody waits under the lock. The thread starts with the first batch, so that a
 //! client that has nothing to keep has no thread, and ends with the store, after the batch that is still on
-//! its way. Whoever drops the store waits for that, but not for ever: a disk that does not answer would hold up
-//! every task of the client's thread. Then the thread is left alone with it.
+//! its way. Without a batch it starts to close the file, which waits for the disk, too. Whoever drops the store
+//! waits for the thread, but not for ever: a disk that does not answer would hold up every task of the client's
+//! thread. Then the thread is left alone with it.
 
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
@@ -118,13 +119,15 @@ impl Committer {
     /// Hands over a batch. After a failure nothing is committed any more.
     pub(super) fn submit(&mut self, batch: Batch) {
         self.desk.put(batch);
-        self.thread = match mem::replace(&mut self.thread, Thread::Impossible) {
-            Thread::Absent(database) => self.start(database),
-            thread @ (Thread::Present(_) | Thread::Impossible) => thread,
-        };
+        self.thread = self.started();
     }
 
-    fn start(&self, mut database: Database) -> Thread {
+    /// Takes the thread out. Starts it if it does not run yet.
+    fn started(&mut self) -> Thread {
+        let mut database = match mem::replace(&mut self.thread, Thread::Impossible) {
+            Thread::Absent(database) => database,
+            thread @ (Thread::Present(_) | Thread::Impossible) => return thread,
+        };
         let leaving = Leaving(Arc::clone(&self.desk));
         let work = move || {
             leaving.0.work(&mut database);
@@ -165,10 +168,10 @@ impl Drop for Leaving {
 
 impl Drop for Committer {
     /// Waits until the batch on its way is on disk and the file is closed: whoever opens it next finds
-    /// everything in it, and no lock. Where the disk does not answer it stays open until that does.
+    /// everything in it, and no lock. Where the disk does not answer it stays open until that does. A database
+    /// that had no batch is closed by the thread as well: closing writes and syncs.
     fn drop(&mut self) {
-        match mem::replace(&mut self.thread, Thread::Impossible) {
-            Thread::Absent(mut database) => database.close(),
+        match self.started() {
             Thread::Present(handle) => {
                 match self.desk.leave(self.patience) {
                     // It catches panics; one that got through was told by the panic hook.
@@ -176,7 +179,7 @@ impl Drop for Committer {
                     Course::Runs => {}
                 }
             }
-            Thread::Impossible => {}
+            Thread::Absent(_) | Thread::Impossible => {}
         }
     }
 }

@@ -118,16 +118,22 @@ fn a_handler_that_comes_after_other_messages_gets_what_was_inherited() {
     });
 }
 
+/// A life in which these messages of QoS 1 are acknowledged and not taken.
+fn leave(memory: &MemoryStore, payloads: &[u8]) {
+    live(memory, CONNACK, |setup, peer| {
+        let _stream = subscribe(setup, "t");
+        peer.received();
+        for (id, payload) in (1..).zip(payloads) {
+            peer.send(&[0x32, 7, 0, 1, b't', 0, id, 0, *payload]);
+            peer.expect(&[0x40, 2, 0, id]);
+        }
+    });
+}
+
 #[test]
 fn a_stream_that_what_was_inherited_overflows_is_subscribed_to_before_it_is_unsubscribed() {
     let memory = MemoryStore::new();
-    live(&memory, CONNACK, |setup, peer| {
-        let _stream = subscribe(setup, "t");
-        peer.received();
-        peer.send(b"\x32\x07\x00\x01t\x00\x01\x00x");
-        peer.send(b"\x32\x07\x00\x01t\x00\x02\x00y");
-        peer.expect(b"\x40\x02\x00\x01\x40\x02\x00\x02");
-    });
+    leave(&memory, b"xy");
     live(&memory, CONNACK_PRESENT, |setup, peer| {
         setup.world.run_until_idle();
         let filters = Filters::new("t", Qos::AtLeastOnce)
@@ -416,5 +422,92 @@ fn a_filter_of_the_earlier_process_is_unsubscribed_although_the_call_for_it_neve
         let said = peer.received();
         assert!(said.starts_with(b"\xa2\x06"), "{said:02x?}");
         assert!(said.ends_with(b"\x00\x00\x01a"), "{said:02x?}");
+    });
+}
+
+/// With room for one message.
+fn narrow(overflow: Overflow) -> Filters {
+    Filters::new("t", Qos::AtLeastOnce)
+        .overflow(overflow)
+        .stream_bytes(100)
+}
+
+/// No program ever had the handle of that stream.
+#[test]
+fn a_message_for_which_a_subscribe_that_failed_had_no_room_is_inherited_by_the_next_process() {
+    for overflow in [Overflow::DropOldest, Overflow::DropNewest, Overflow::End] {
+        let memory = MemoryStore::new();
+        leave(&memory, b"xy");
+        let world = World::with_peers();
+        let options = options(&world).store(memory.clone());
+        let setup = Setup::start(world, options);
+        let mut waiting = setup.client.subscribe_many(narrow(overflow), Wait::Ack);
+        setup.world.advance(30 * SECOND);
+        failure(poll(&mut waiting).expect("nobody answered"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 2, "{overflow:?}");
+        drop(setup);
+        memory.crash();
+        live(&memory, CONNACK_PRESENT, |setup, _| {
+            let mut stream = subscribe(setup, "t");
+            setup.world.run_until_idle();
+            assert_eq!(text(&mut stream).as_deref(), Some("x"));
+            assert_eq!(text(&mut stream).as_deref(), Some("y"));
+            setup.world.run_until_idle();
+            assert_eq!(kept(&memory), 0);
+        });
+    }
+}
+
+/// The program has chosen that, and has the handle.
+#[test]
+fn a_message_for_which_a_subscribe_had_no_room_is_forgotten_when_that_succeeds() {
+    let memory = MemoryStore::new();
+    leave(&memory, b"xy");
+    live(&memory, CONNACK_PRESENT, |setup, peer| {
+        let mut waiting = setup
+            .client
+            .subscribe_many(narrow(Overflow::DropOldest), Wait::Ack);
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 2);
+        peer.received();
+        peer.send(b"\x90\x04\x00\x01\x00\x01");
+        setup.world.run_until_idle();
+        let mut stream = poll(&mut waiting).expect("answered").expect("granted");
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 1);
+        assert_eq!(text(&mut stream).as_deref(), Some("y"));
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
+        let mut again = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut again), None);
+    });
+}
+
+#[test]
+fn what_a_stream_that_ends_had_no_room_for_is_inherited_by_the_next_subscribe() {
+    let memory = MemoryStore::new();
+    leave(&memory, b"xyz");
+    live(&memory, CONNACK_PRESENT, |setup, _| {
+        let filters = narrow(Overflow::End);
+        let mut stream = now(setup.client.subscribe_many(filters, Wait::None)).expect("accepted");
+        setup.world.run_until_idle();
+        let error = stream.error().expect("the second does not fit");
+        assert!(matches!(error.kind(), ErrorKind::Overflow), "{error}");
+        assert_eq!(kept(&memory), 3);
+        assert_eq!(text(&mut stream).as_deref(), Some("x"));
+        assert_eq!(text(&mut stream), None);
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 2);
+        assert_eq!(setup.client.statistics().dropped, 0, "it is not lost");
+
+        let mut roomy = subscribe(setup, "t");
+        setup.world.run_until_idle();
+        assert_eq!(text(&mut roomy).as_deref(), Some("y"));
+        assert_eq!(text(&mut roomy).as_deref(), Some("z"));
+        assert_eq!(text(&mut roomy), None);
+        setup.world.run_until_idle();
+        assert_eq!(kept(&memory), 0);
     });
 }

@@ -6,7 +6,7 @@ use coracle::{
     Versions, Wait,
 };
 
-use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, SECOND, Setup, options};
+use crate::{CONNACK, CONNACK_3, CONNACK_3_PRESENT, CONNACK_PRESENT, SECOND, Setup, options};
 
 fn start(world: World) -> Setup {
     let options = options(&world).version(Version::Auto);
@@ -339,5 +339,91 @@ fn a_session_of_an_earlier_process_goes_on_in_its_version_where_it_is() {
     peer.expect(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01c");
     peer.send(CONNACK_3_PRESENT);
     // With DUP.
+    peer.expect(b"\x3a\x06\x00\x01t\x00\x01x");
+}
+
+#[test]
+fn a_home_that_is_busy_does_not_settle_the_version_of_others() {
+    let store = MemoryStore::new();
+    leave(&store, |options| options.version(Version::Auto), CONNACK);
+    let world = World::with_peers();
+    let options = other(&world, "mqtt://broker", "c", &store)
+        .endpoint("mqtt://other")
+        .expect("a valid endpoint");
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(b"\x20\x03\x00\x89\x00");
+    peer.close();
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V3_1_1);
+    // Not authorized.
+    peer.send(b"\x20\x02\x00\x05");
+    peer.close();
+    setup.until_attempt();
+    // At home the session goes on as it was.
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(CONNACK_PRESENT);
+    peer.expect(b"\x3a\x07\x00\x01t\x00\x01\x00x");
+}
+
+/// It is not taken for one that does not speak what was spoken there.
+#[test]
+fn a_home_that_refuses_its_version_does_not_change_that_of_others() {
+    let store = MemoryStore::new();
+    leave(
+        &store,
+        |options| options.version(Version::V3_1_1),
+        CONNACK_3,
+    );
+    let world = World::with_peers();
+    let options = other(&world, "mqtt://broker", "c", &store)
+        .endpoint("mqtt://other")
+        .expect("a valid endpoint");
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V3_1_1);
+    peer.send(b"\x20\x02\x00\x01");
+    peer.close();
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(CONNACK);
+    setup.world.run_until_idle();
+    assert!(setup.client.is_connected());
+    assert_eq!(setup.client.version(), Version::V5_0);
+}
+
+#[test]
+fn a_session_that_another_broker_only_wiped_goes_on_at_home_in_its_version() {
+    let store = MemoryStore::new();
+    leave(
+        &store,
+        |options| options.version(Version::V3_1_1),
+        CONNACK_3,
+    );
+    let world = World::with_peers();
+    let options = other(&world, "mqtt://other", "c", &store)
+        .endpoint("mqtt://broker")
+        .expect("a valid endpoint");
+    let setup = Setup::start(world, options);
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    // A session that is somebody else's: it is ended, and the client comes again.
+    peer.send(CONNACK_PRESENT);
+    peer.expect(b"\xe0\x07\x00\x05\x11\x00\x00\x00\x00");
+    peer.close();
+    let (mut peer, version) = connecting(&setup);
+    assert_eq!(version, Version::V5_0);
+    peer.send(b"\x20\x03\x00\x89\x00");
+    peer.close();
+    let mut peer = setup.world.peer();
+    // CleanSession 0.
+    peer.expect(b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x3c\x00\x01c");
+    peer.send(CONNACK_3_PRESENT);
     peer.expect(b"\x3a\x06\x00\x01t\x00\x01x");
 }

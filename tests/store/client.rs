@@ -136,6 +136,40 @@ fn a_client_that_may_goes_on_without_its_store() {
     });
 }
 
+/// A database writes to its file when it is closed, whatever was committed before.
+#[test]
+fn a_client_that_had_nothing_to_keep_is_not_held_up_by_its_disk() {
+    let device = Device::default();
+    let (told, ends) = mpsc::channel();
+    let disk = device.clone();
+    let client = thread::spawn(move || {
+        let store = FileStore::on_device(disk.clone()).expect("a store");
+        let _silent = disk.in_trouble(Trouble::Silent);
+        let world = testkit::World::with_peers();
+        let options = Options::new("mqtt://broker", "c")
+            .expect("the URL is well-formed")
+            .connector(world.network())
+            .clock(world.clock())
+            .store(store);
+        let (client, driver) = Client::new(options);
+        let driver = world.spawn(driver.run());
+        world.run_until_idle();
+        drop(client.disconnect());
+        world.advance(Duration::from_secs(6));
+        let ended = world.block_on(driver).map_err(|error| error.to_string());
+        told.send(ended).expect("somebody listens");
+    });
+    let ended = ends.recv_timeout(Duration::from_secs(20));
+    let before = device.steps();
+    let device = device.in_trouble(Trouble::None);
+    assert_eq!(ended, Ok(Ok(())));
+    client.join().expect("it ends");
+    // The thread of the store lives on and closes the file.
+    while device.steps() == before {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What waits for a disk is never the thread of the client, whose other tasks would stand still with it.
 #[test]
 fn a_client_whose_disk_does_not_answer_ends_all_the_same() {
