@@ -359,7 +359,8 @@ fn read_identity(reader: &mut Reader<'_>) -> Result<Identity, &'static str> {
     let assigned = reader.text()?;
     let assigned = match flags {
         0 | 1 if assigned.is_empty() => None,
-        2 | 3 => Some(assigned.to_owned()),
+        2 | 3 if !assigned.is_empty() => Some(assigned.to_owned()),
+        0..=3 => return Err("has an identifier of the broker's that cannot be"),
         _ => return Err("has unknown flags"),
     };
     Ok(Identity {

@@ -96,7 +96,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         any::<bool>(),
         version(),
         text(),
-        proptest::option::of(text()),
+        proptest::option::of("[a-zé:/.0-9]{1,30}"),
         text(),
     )
         .prop_map(|(at_broker, version, client_id, assigned, place)| {
