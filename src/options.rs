@@ -213,7 +213,7 @@ impl Options {
         self
     }
 
-    /// Sets what becomes of the session at the broker. Defaults to [`Session::Fresh`](crate::Session::Fresh).
+    /// Sets what becomes of the session at the broker. Defaults to [`Session::Fresh`].
     pub fn session(mut self, session: Session) -> Self {
         self.config.session = session;
         self

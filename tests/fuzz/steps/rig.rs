@@ -142,6 +142,8 @@ impl Rig {
             let silent = reason == Reason::IMPLEMENTATION_SPECIFIC_ERROR && goodbyes.is_empty();
             assert!(goodbyes == [reason] || silent, "{error}: {goodbyes:?}");
         } else if self.protocol.is_leaving() {
+            // In the same turn something else may have been due, like a message that nobody took.
+            self.effects();
             self.look();
         } else {
             // The driver closes, and what is unsent dies with the connection.
