@@ -37,6 +37,9 @@ pub(super) struct PacketIds {
     used: usize,
     /// A power of two of slots, at most half of them taken; or none at all.
     slots: Vec<Option<(PacketId, Owner)>>,
+    /// How many are not in the slot of their low bits. Mostly none: then nothing has to move when one goes,
+    /// and the search for what might need not run through all that are in a row.
+    displaced: usize,
 }
 
 impl PacketIds {
@@ -108,22 +111,24 @@ impl PacketIds {
         let Some(mut hole) = self.find(id) else {
             return;
         };
+        let mask = self.slots.len() - 1;
         self.used -= 1;
         self.slots[hole] = None;
-        if self.used == 0 {
-            if self.slots.len() > KEPT {
-                self.slots = Vec::new();
-            }
+        self.displaced -= usize::from(hole != usize::from(id.get()) & mask);
+        if self.used == 0 && self.slots.len() > KEPT {
+            self.slots = Vec::new();
             return;
         }
         // What was pushed past this slot moves back, so that a search may stop at an empty slot.
-        let mask = self.slots.len() - 1;
         let mut slot = (hole + 1) & mask;
-        while let Some((id, _)) = self.slots[slot] {
+        while self.displaced > 0
+            && let Some((id, _)) = self.slots[slot]
+        {
             let home = usize::from(id.get()) & mask;
             let passes_hole = (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask);
             if passes_hole {
                 self.slots[hole] = self.slots[slot].take();
+                self.displaced -= usize::from(hole == home);
                 hole = slot;
             }
             slot = (slot + 1) & mask;
@@ -152,16 +157,19 @@ impl PacketIds {
     /// There is a free slot: at most half of them are taken.
     fn put(&mut self, id: PacketId, owner: Owner) {
         let mask = self.slots.len() - 1;
-        let mut slot = usize::from(id.get()) & mask;
+        let home = usize::from(id.get()) & mask;
+        let mut slot = home;
         while self.slots[slot].is_some() {
             slot = (slot + 1) & mask;
         }
         self.slots[slot] = Some((id, owner));
+        self.displaced += usize::from(slot != home);
     }
 
     fn grow(&mut self) {
         let size = (self.slots.len() * 2).max(8);
         let old = std::mem::replace(&mut self.slots, vec![None; size]);
+        self.displaced = 0;
         for (id, owner) in old.into_iter().flatten() {
             self.put(id, owner);
         }
@@ -223,9 +231,30 @@ mod tests {
                 ids.release(id);
             }
             assert_eq!(ids.len(), model.len());
+            let mask = ids.slots.len().wrapping_sub(1);
+            let taken = ids.slots.iter().enumerate();
+            let displaced = taken.filter(|(slot, taken)| {
+                taken.is_some_and(|(id, _)| usize::from(id.get()) & mask != *slot)
+            });
+            assert_eq!(ids.displaced, displaced.count());
         }
         for (id, key) in model {
             assert_eq!(ids.owner(id), Some(Owner::PublishOut(key)));
+        }
+    }
+
+    #[test]
+    fn what_comes_and_goes_in_a_row_moves_nothing() {
+        let mut ids = PacketIds::default();
+        let mut oldest = (1..=1000).map(|key| ids.take(Owner::PublishOut(key)));
+        assert!(oldest.all(|id| id.is_some()));
+        for key in 1..=60_000 {
+            assert_eq!(
+                ids.displaced, 0,
+                "else each release is a search through all"
+            );
+            ids.release(PacketId::new(key).expect("at least 1"));
+            assert!(ids.take(Owner::PublishOut(0)).is_some());
         }
     }
 
