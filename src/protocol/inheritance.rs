@@ -17,16 +17,21 @@ use super::outbox::Outbox;
 use super::subscribe::Subscribing;
 
 /// The machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) enum Inheritance {
-    /// There was no earlier process, or its time is over.
-    #[default]
-    Over,
+    /// There was no earlier process, or its time is over. These are its filters that somebody had made again by
+    /// then.
+    Over(Vec<Rc<str>>),
     /// Its filters, before the first connection.
     Waiting(Vec<Rc<str>>),
-    /// Its filters, and until when they can be made again; none if for ever, and when it has ended, for those
-    /// that were.
+    /// Its filters, and until when they can be made again; none if for ever.
     Until(Option<Instant>, Vec<Rc<str>>),
+}
+
+impl Default for Inheritance {
+    fn default() -> Self {
+        Self::Over(Vec::new())
+    }
 }
 
 impl Inheritance {
@@ -42,10 +47,9 @@ impl Inheritance {
         match continuity {
             Continuity::Present | Continuity::Untold => {}
             Continuity::Lost => {
-                if let Self::Waiting(filters) | Self::Until(_, filters) = self {
-                    for filter in filters.drain(..) {
-                        subscribing.unstore(&filter, out);
-                    }
+                let (Self::Waiting(filters) | Self::Until(_, filters) | Self::Over(filters)) = self;
+                for filter in filters.drain(..) {
+                    subscribing.unstore(&filter, out);
                 }
             }
         }
@@ -56,19 +60,15 @@ impl Inheritance {
 
     /// Whether the broker may have `filter` from the earlier process.
     pub(super) fn has(&self, filter: &str) -> bool {
-        match self {
-            Self::Waiting(filters) | Self::Until(_, filters) => {
-                filters.iter().any(|own| **own == *filter)
-            }
-            Self::Over => false,
-        }
+        let (Self::Waiting(filters) | Self::Until(_, filters) | Self::Over(filters)) = self;
+        filters.iter().any(|own| **own == *filter)
     }
 
     /// When the time is over.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Until(end, _) => *end,
-            Self::Waiting(_) | Self::Over => None,
+            Self::Waiting(_) | Self::Over(_) => None,
         }
     }
 
@@ -86,7 +86,7 @@ impl Inheritance {
         let (wanted, ended) = std::mem::take(filters)
             .into_iter()
             .partition(|filter| subscribing.has(filter));
-        *self = Self::Until(None, wanted);
+        *self = Self::Over(wanted);
         ended
     }
 }
