@@ -437,7 +437,7 @@ impl Options {
 
     /// Sets the delays between attempts: each is random, up to a bound that begins at `first` and doubles
     /// to `longest`, which is at least `first`. Defaults to 1 s and 60 s. With a `first` of zero the first
-    /// attempt follows at once and the bound then begins at 1 ms.
+    /// attempt follows at once, and unless `longest` is zero too the bound then doubles from 2 ms on.
     pub fn retry_delays(mut self, first: Duration, longest: Duration) -> Self {
         self.retry.first = first;
         self.retry.longest = longest.max(first);

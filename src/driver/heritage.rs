@@ -31,12 +31,11 @@ impl Driver {
             ways.any(|way| self.routes.are_one_broker(home, &way))
         });
         let is_there = is_listed || self.options.places.share_sessions;
-        let same_session = identity.at_broker && restored.is_same_client && speaks && is_there;
-        self.tell_restored(&restored, same_session);
+        let is_ours = identity.at_broker && restored.is_same_client && speaks;
+        self.tell_restored(&restored, is_ours && is_there);
         // Where it was cannot be compared with where it would be.
         let is_lost = home.is_none() && !self.options.places.share_sessions;
-        let goes_on = identity.at_broker && restored.is_same_client && speaks && !is_lost;
-        let spoken = goes_on.then_some(identity.version);
+        let spoken = (is_ours && !is_lost).then_some(identity.version);
         let version = self.fallback.version();
         self.guard.0.with(|state| {
             // So that services have the form of their requests, before these are handed on.

@@ -377,9 +377,10 @@ impl PublishOut {
             }) => {
                 ids.release(*id);
                 let remarks = std::mem::take(remarks);
-                match answer.is_error() && !*resent {
-                    true => (answer, Remarks::NONE),
-                    false => (*reason, remarks),
+                if answer.is_error() && !*resent {
+                    (answer, Remarks::NONE)
+                } else {
+                    (*reason, remarks)
                 }
             }
             Some(

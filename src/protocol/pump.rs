@@ -171,9 +171,10 @@ impl Protocol {
             Link::Offline | Link::Leaving(_) => None,
             Link::Connecting(handshake) => handshake.poll_timeout(),
             Link::Online(online) => [
-                match self.out.is_clogged_by_store() {
-                    true => online.ping.poll_timeout_unread(),
-                    false => online.ping.poll_timeout(),
+                if self.out.is_clogged_by_store() {
+                    online.ping.poll_timeout_unread()
+                } else {
+                    online.ping.poll_timeout()
                 }
                 .filter(|_| !self.out.holds_back()),
                 online.auth.as_ref().and_then(|auth| auth.poll_timeout()),
